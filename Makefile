@@ -1,0 +1,34 @@
+# `make run` and `make test` are all one needs; each sets everything up first. `make help` shows the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test check speed sites help clean
+help: ## this text
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+run: $(READY) ## set up, then evolve images for a neuron with three agents (ARGS='--site 3 ...' for others)
+	$(BIN)/neurogym-v run $(ARGS)
+
+test: $(READY) ## set up, then run the tests
+	$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(READY) ## ruff and mypy --strict
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+speed: $(READY) ## images/s of the loop beside the bare networks; ask+tell of the agents beside other libraries
+	$(BIN)/python -m neurogym_v.benchmarks.speed $(ARGS)
+
+sites: $(READY) ## the table of agents over sites
+	$(BIN)/python -m neurogym_v.benchmarks.sites $(ARGS)
+
+clean: ## remove the environment and what tools left
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,103 @@
+"""The one interface of all agents: ask for latents, be told their rates, recommend the best.
+
+The base class keeps the order, checks shapes and values once for everybody, and remembers what was asked; an algorithm is
+the two methods `_ask` and `_tell` (and `recommend`, where it knows better than the mean of its last round). Maximises.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError, Rates
+
+
+class Agent(ABC):
+    """Proposes batches of latents and learns from the rates they evoke.
+
+    Args:
+        spec: what may be known of the session (latent size, bound, budget, generator, references); never the neuron.
+        batch_size: images a round.
+        seed: of the agent's one random generator, `self.rng`; same seed and same rates, same latents.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named parameter sets: `ga:ponce2019` is `presets["ponce2019"]` of `ga`."""
+    smallest_batch: ClassVar[int] = 1
+
+    def __init__(self, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0) -> None:
+        if batch_size < self.smallest_batch:
+            raise NeuroGymError(
+                f"{type(self).__name__}: expected batch_size of at least {self.smallest_batch}, got {batch_size}"
+            )
+        self.spec = spec
+        self.batch_size = batch_size
+        self.rng = np.random.default_rng(seed)
+        self.thinking_s = 0.0
+        """Seconds spent in `_ask` and `_tell` so far."""
+        self._asked: Latents | None = None
+
+    @abstractmethod
+    def _ask(self) -> np.ndarray[Any, Any]:
+        """Propose (n, d) latents of any float type; n is the batch size, but for rounds the algorithm defines otherwise."""
+
+    @abstractmethod
+    def _tell(self, latents: Latents, rates: Rates) -> None:
+        """Learn from (n, d) latents as shown and their (n,) rates; NaN marks a lost trial; at least one is valid.
+
+        In the last round of a session n may be smaller than what was asked: the first n were shown.
+        """
+
+    @abstractmethod
+    def recommend(self, k: int = 1) -> Latents:
+        """(k, d) latents the agent believes best: a mean or a re-tested incumbent, never the luckiest noisy sample."""
+
+    def diagnostics(self) -> Mapping[str, float]:
+        """The agent's own numbers (step size, norm, model fit) for trackers."""
+        return {}
+
+    def ask(self) -> Latents:
+        """(n, d) float32 latents to show next.
+
+        Raises:
+            RuntimeError: asked twice without a tell between.
+        """
+        if self._asked is not None:
+            raise RuntimeError(f"{type(self).__name__}: ask() was called twice; tell() the rates of the last round first")
+        began = time.perf_counter()
+        latents = np.asarray(self._ask(), dtype=np.float32)
+        self.thinking_s += time.perf_counter() - began
+        if latents.ndim != 2 or latents.shape[1] != self.spec.latent_dim or not len(latents):
+            raise RuntimeError(
+                f"{type(self).__name__}: _ask() should give (n, {self.spec.latent_dim}) latents, gave {latents.shape}"
+            )
+        if not np.isfinite(latents).all():
+            raise RuntimeError(f"{type(self).__name__}: _ask() gave latents that are not finite")
+        self._asked = latents.copy()
+        return latents
+
+    def tell(self, feedback: Feedback) -> None:
+        """Learn from a round. A round in which every trial was lost teaches nothing and is passed over.
+
+        Raises:
+            RuntimeError: told without an ask before.
+            ValueError: latents or rates of another shape than asked, or latents that are not finite.
+        """
+        if self._asked is None:
+            raise RuntimeError(f"{type(self).__name__}: tell() was called without ask()")
+        latents, rates = feedback.latents, np.asarray(feedback.rates, dtype=np.float64)
+        if latents.ndim != 2 or latents.shape[1] != self.spec.latent_dim or not 0 < len(latents) <= len(self._asked):
+            raise NeuroGymError(f"latents: expected up to {self._asked.shape} as asked, got {latents.shape}")
+        if rates.shape != (len(latents),):
+            raise NeuroGymError(f"rates: expected ({len(latents)},), one a latent, got {rates.shape}")
+        if not np.isfinite(latents).all() or np.isinf(rates).any():
+            raise NeuroGymError("latents and rates: expected finite numbers (rates may be NaN, a lost trial), got others")
+        self._asked = None
+        if not np.isnan(rates).all():
+            began = time.perf_counter()
+            self._tell(latents.copy(), rates.copy())
+            self.thinking_s += time.perf_counter() - began

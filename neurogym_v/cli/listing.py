@@ -1,0 +1,37 @@
+"""`neurogym-v list`: what can be named, with one line each."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from neurogym_v.registration import ENVIRONMENTS
+from neurogym_v.registry import AGENTS, GENERATORS, NEURONS, describe, resolve
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("list", help="show neurons, generators, agents and environments")
+    parser.set_defaults(command=_list)
+
+
+def _list(_: argparse.Namespace) -> int:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for title, kind, known in (("neurons", "neuron", NEURONS), ("generators", "generator", GENERATORS)):
+        _section(table, title, describe(kind, known))
+    agents = {}
+    for name, line in describe("agent", AGENTS).items():
+        agents[name] = line
+        agents |= {f"  {name}:{preset}": "" for preset in resolve("agent", name, AGENTS).presets}
+    _section(table, "agents", agents)
+    _section(table, "environments", {name: f"gymnasium.make({name!r})" for name in ENVIRONMENTS})
+    Console(soft_wrap=True).print(table)
+    return 0
+
+
+def _section(table: Table, title: str, rows: dict[str, str]) -> None:
+    table.add_row(f"[bold]{title}[/bold]", "")
+    for name, line in rows.items():
+        table.add_row(f"  {name}", line)

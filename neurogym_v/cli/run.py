@@ -1,0 +1,187 @@
+"""`neurogym-v run` and `neurogym-v resume`: evolve images for a neuron, and leave a folder that tells how it went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from neurogym_v.experiment import AgentResult, RunConfig, RunResult, Watcher, run_experiment
+from neurogym_v.journal import Journal
+from neurogym_v.pictures import save_pictures
+from neurogym_v.registry import NOISES, load_generator
+from neurogym_v.types import Feedback, NeuroGymError
+
+JOURNAL, SUMMARY = "journal.sqlite", "summary.json"
+
+
+def add(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="evolve images for a neuron",
+        description="Let agents search, one after the other with the same luck, for images that drive a neuron; compare "
+        "what they recommend with natural images, on fresh presentations; write journal, table and pictures to a folder.",
+        epilog="example: neurogym-v run --agent cma_es --agent ga:ponce2019 --neuron v4 --site 3 --budget 3000",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = RunConfig()
+    run.add_argument("--agent", action="append", dest="agents", metavar="NAME[:PRESET]", help="repeat for several agents "
+                     f"(default: {' '.join(default.agents)})")  # fmt: skip
+    run.add_argument("--neuron", default=default.neuron, help="name or weights file")
+    run.add_argument("--site", type=int, default=default.site, help="which of the neuron's sites is to be driven")
+    run.add_argument("--generator", default=default.generator, help="name or weights file")
+    run.add_argument("--budget", type=int, default=default.budget, help="presentations of each agent's search")
+    run.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round")
+    run.add_argument("--seed", type=int, default=default.seed, help="of agents and noise; same seed, same run")
+    run.add_argument("--noise", choices=NOISES, default=default.noise, help="Poisson counts in 100 ms, or none")
+    run.add_argument("--lost", type=float, default=default.lost, help="probability that a trial is lost")
+    run.add_argument("--references", metavar="FOLDER", help="natural images to compare with (default: several hundred "
+                     "crops of photographs inside installed packages)")  # fmt: skip
+    run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
+    run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new (default: runs/DATE-NEURON-SITE)")
+    run.set_defaults(command=_run)
+    resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
+    resume.add_argument("run", type=Path, metavar="RUN", help="its folder")
+    resume.set_defaults(command=_resume)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    settings = {key: value for key, value in vars(chosen).items() if key not in ("command", "out", "agents")}
+    config = RunConfig(**settings, **({"agents": tuple(chosen.agents)} if chosen.agents else {}))
+    stem = Path(config.neuron).stem
+    folder: Path = chosen.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{config.site}"
+    if (folder / JOURNAL).exists():
+        raise NeuroGymError(f"{folder}: expected a new folder, found a run; continue it with: neurogym-v resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return _carry_out(folder, config)
+
+
+def _resume(chosen: argparse.Namespace) -> int:
+    return _carry_out(chosen.run, None)
+
+
+def _carry_out(folder: Path, config: RunConfig | None) -> int:
+    """Run what `config` says, or what the folder's journal says if it is None."""
+    console = Console()
+    with Journal(folder / JOURNAL, config=asdict(config) if config else None) as journal:
+        config = RunConfig.from_json(journal.config)
+        console.print(f"run folder: {folder}", soft_wrap=True)
+        try:
+            result = _watched(config, journal, console)
+        except KeyboardInterrupt:
+            console.print(f"stopped; nothing is lost. Continue with: neurogym-v resume {folder}", soft_wrap=True)
+            return 130
+    write_summary(result, folder / SUMMARY)
+    files = save_pictures(result, load_generator(config.generator, device=config.device), folder)
+    console.print(result_table(result))
+    console.print(
+        f"natural images and validation included: {result.total_presentations} presentations, {result.wall_s:.0f} s\n"
+        f"pictures: {', '.join(path.name for path in files)}; numbers: {SUMMARY}; every presentation: {JOURNAL}; in {folder}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _watched(config: RunConfig, journal: Journal, console: Console) -> RunResult:
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[note]}"))  # fmt: skip
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty() and not console.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def stage(name: str) -> None:
+            total = config.budget if name in config.agents else None
+            tasks[name] = progress.add_task(name, total=total, note="")
+            if len(tasks) > 1:
+                first = next(iter(tasks.values()))
+                progress.update(first, total=1, completed=1)
+
+        def round_done(name: str, feedback: Feedback) -> None:
+            rates = feedback.rates[np.isfinite(feedback.rates)]
+            note = f"{rates.mean():5.1f} spikes/s" if len(rates) else "all trials lost"
+            progress.update(tasks[name], completed=feedback.spent, note=note)
+
+        def agent_done(result: AgentResult) -> None:
+            note = f"validated {result.final.value:.0f} spikes/s, ×{result.relative_activation.value:.2f} of best natural"
+            progress.update(tasks[result.agent], note=note)
+
+        return run_experiment(config, journal, Watcher(stage, round_done, agent_done))
+
+
+def result_table(result: RunResult) -> Table:
+    """What was found, as the command prints it."""
+    config, natural = result.config, result.natural
+    table = Table(
+        title=f"{config.neuron} site {config.site}: spikes/s, mean of fresh repeats [95% interval]",
+        caption="relative activation: (final - spontaneous) / (best natural - spontaneous)",
+    )
+    for heading in ("agent", "spontaneous", "best natural", "first round", "final", "relative activation", "shown", "seconds"):
+        table.add_column(heading, justify="left" if heading == "agent" else "right")
+    for agent in sorted(result.agents, key=lambda a: -a.final.value):
+        table.add_row(
+            agent.agent,
+            f"{natural.spontaneous.value:.1f}",
+            f"{natural.best.value:.1f}",
+            f"{agent.first_round.value:.1f}",
+            f"{agent.final.value:.1f} [{agent.final.low:.1f}, {agent.final.high:.1f}]",
+            str(agent.relative_activation),
+            str(agent.search_presentations),
+            f"{agent.wall_s:.0f}",
+        )
+    return table
+
+
+def write_summary(result: RunResult, path: Path) -> None:
+    """All numbers of a run as JSON, whole or not at all."""
+
+    def plain(agent: AgentResult) -> dict[str, Any]:
+        rounds = [{"spent": r.spent, "mean": _mean(r.rates), "best": _best(r.rates)} for r in agent.rounds]
+        values = {
+            name: getattr(agent, name) for name in AgentResult.__dataclass_fields__ if name not in ("rounds", "recommended")
+        }
+        return {k: asdict(v) if hasattr(v, "__dataclass_fields__") else v for k, v in values.items()} | {
+            "recommended": agent.recommended.tolist(),
+            "rounds": rounds,
+        }
+
+    natural = asdict(result.natural)
+    natural["screened"] = natural["screened"].tolist()
+    packages = ("neurogym-v", "torch", "numpy", "gymnasium")
+    summary = {
+        "config": asdict(result.config),
+        "natural": natural,
+        "agents": [plain(agent) for agent in result.agents],
+        "total_presentations": result.total_presentations,
+        "wall_s": result.wall_s,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_without_nan(summary), indent=1))
+    temporary.replace(path)
+
+
+def _mean(rates: np.ndarray[Any, Any]) -> float:
+    return float(np.nanmean(rates)) if np.isfinite(rates).any() else float("nan")
+
+
+def _best(rates: np.ndarray[Any, Any]) -> float:
+    return float(np.nanmax(rates)) if np.isfinite(rates).any() else float("nan")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: null says that there is no number."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,222 @@
+"""NeuronEnv: a visual neuron as a gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from neurogym_v.generators import Generator
+from neurogym_v.journal import Journal
+from neurogym_v.neurons.simulated import Neuron
+from neurogym_v.references import load_references
+from neurogym_v.registry import load_generator, load_neuron
+from neurogym_v.render import grid
+from neurogym_v.session import Session
+from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates, References
+
+Observation = dict[str, NDArray[Any]]
+MAX_RATE = 1000.0
+"""Spikes/s; a spike takes a millisecond. Only the observation, which must be bounded, is clipped to it."""
+
+
+class NeuronEnv(gym.Env[Observation, Latents]):
+    """A visual neuron is the environment: propose latents, a generator draws them, the firing rate is the reward.
+
+    ## Description
+    Each step is one *round*: a batch of latents becomes a batch of images, the neuron is shown each once, in order, and
+    answers with a firing rate. The aim is to find what drives it most within a budget of presentations, the only
+    currency: references and lost trials cost one each like everything else. The expected, noise-free rate is nowhere in
+    what the environment gives.
+
+    ## Action space
+    | what | shape | type | range | unit |
+    |---|---|---|---|---|
+    | latents | (batch, d) | float32 | [-bound, bound] (clipped) | s.d. of the generator's standard normal prior |
+
+    A round of another size, (n, d), is accepted too: sizes belong to algorithms. If fewer than n presentations are left,
+    the first ones are shown.
+
+    ## Observation space
+    | key | shape | type | range | unit |
+    |---|---|---|---|---|
+    | `rates` | (batch,) | float32 | [0, 1000] | spikes/s; 0 where `valid` is 0 |
+    | `valid` | (batch,) | int8 | {0, 1} | 1: shown and answered; 0: lost, or not shown |
+    | `budget_left` | (1,) | float32 | [0, 1] | fraction of the budget |
+
+    ## Reward
+    Mean rate of the valid presentations of the round, spikes/s. NaN if every trial was lost, never a silent 0.
+
+    ## Info
+    `rates` (n,) spikes/s with NaN for lost trials; `latents` (n, d) as really shown; `spent` and `left` presentations;
+    `lost` trials so far; `best_rate`, the highest single rate so far (one noisy observation, not a score). After a reset
+    with references also `reference_rates` (k,) and `reference_names`.
+
+    ## Starting state
+    A fresh session with the whole budget. `reset(options={"references": k})` first shows k natural images once each; they
+    cost k presentations.
+
+    ## Episode end
+    *Truncated* when the budget is spent. *Terminated* when the site is lost for good.
+
+    ## Arguments
+    Args:
+        neuron: name, weights file or object. generator: the same.
+        site: column of the neuron's rates that is the reward.
+        budget: presentations. batch_size: images a round.
+        noise: `poisson` (counts in 100 ms) or `none`; lost: probability that a trial is lost (both for named neurons).
+        device: `auto`, `cpu`, `cuda`, ...
+        render_mode: `rgb_array` (the last round as a labelled grid) or None.
+        journal, session: where presentations are written, and under which name (see `neurogym_v.journal`).
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (gymnasium's own form)
+
+    def __init__(
+        self,
+        *,
+        neuron: str | Neuron = "v4",
+        generator: str | Generator = "natural64",
+        site: int = 0,
+        budget: int = 3000,
+        batch_size: int = 40,
+        noise: str = "poisson",
+        lost: float = 0.0,
+        device: str = "auto",
+        render_mode: str | None = None,
+        journal: Journal | None = None,
+        session: str = "session",
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise NeuroGymError(f"render_mode: expected None or one of {self.metadata['render_modes']}, got {render_mode!r}")
+        if batch_size < 1 or budget < batch_size:
+            raise NeuroGymError(f"expected 1 <= batch_size <= budget, got batch_size {batch_size}, budget {budget}")
+        self.generator = load_generator(generator, device=device) if isinstance(generator, str) else generator
+        self.neuron = load_neuron(neuron, noise=noise, lost=lost, device=device) if isinstance(neuron, str) else neuron
+        if not 0 <= site < self.neuron.sites:
+            raise NeuroGymError(f"site: expected 0 to {self.neuron.sites - 1} for this neuron, got {site}")
+        self.site, self.budget, self.batch_size, self.render_mode = site, budget, batch_size, render_mode
+        self._journal, self._name = journal, session
+        d, bound = self.generator.latent_dim, self.generator.bound
+        self.action_space = spaces.Box(-bound, bound, (batch_size, d), np.float32)
+        self.observation_space = observation_space(batch_size)
+        self.session: Session | None = None
+        self.references: References | None = None
+
+    @property
+    def spec_for_agents(self) -> LoopSpec:
+        """All that an agent may know."""
+        return LoopSpec(
+            latent_dim=self.generator.latent_dim,
+            bound=self.generator.bound,
+            budget=self.budget,
+            generator=self.generator,
+            references=self.references,
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.begin(int(self.np_random.integers(2**63)))
+        count = (options or {}).get("references", 0)
+        if not isinstance(count, int) or not 0 <= count < self.budget:
+            raise NeuroGymError(f"options['references']: expected 0 <= images < budget {self.budget}, got {count!r}")
+        info: dict[str, Any] = {}
+        if count:
+            self.references = self._show_references(count)
+            info = {"reference_rates": self.references.rates, "reference_names": self.references.names}
+        return self.observation(np.empty(0)), info | self.account
+
+    def begin(self, entropy: int) -> Session:
+        """Start a session whose randomness is all in `entropy`."""
+        self.session = Session(self.generator, self.neuron, seed=entropy, journal=self._journal, name=self._name)
+        self.references = None
+        self.best_rate, self.lost = -np.inf, 0
+        self._round: tuple[Latents, Rates] | None = None
+        return self.session
+
+    @property
+    def spent(self) -> int:
+        return self.live.shown.total()
+
+    @property
+    def left(self) -> int:
+        return self.budget - self.spent
+
+    @property
+    def account(self) -> dict[str, Any]:
+        return {"spent": self.spent, "left": self.left, "lost": self.lost, "best_rate": self.best_rate}
+
+    def step(self, action: Latents) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        latents, rates = self.live.show_latents(self.affordable(action), kind="search")
+        return self.outcome(latents, rates[:, self.site])
+
+    def affordable(self, action: Latents) -> Latents:
+        """The part of an action that the budget still pays for, checked and clipped."""
+        latents = self.live.clip(action)
+        if self.left <= 0:
+            raise gym.error.ResetNeeded(f"the budget of {self.budget} presentations is spent; reset() starts a new session")
+        return latents[: self.left]
+
+    def outcome(self, latents: Latents, rates: Rates) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """What `step` returns for (n, d) latents that were shown and their (n,) rates."""
+        self._round = latents, rates
+        valid = np.isfinite(rates)
+        self.lost += int((~valid).sum())
+        reward = float(rates[valid].mean()) if valid.any() else float("nan")
+        if valid.any():
+            self.best_rate = max(self.best_rate, float(rates[valid].max()))
+        info = {"rates": rates.copy(), "latents": latents.copy(), **self.account}
+        return self.observation(rates), reward, not self.neuron.alive, self.left <= 0, info
+
+    def observation(self, rates: Rates) -> Observation:
+        """What an agent of another framework sees after a round with (n,) rates."""
+        seen = np.full(self.batch_size, np.nan, dtype=np.float32)
+        seen[: len(rates)] = rates[: self.batch_size]
+        valid = np.isfinite(seen)
+        left = np.array([max(0.0, self.left / self.budget)], dtype=np.float32)
+        return {
+            "rates": np.where(valid, seen, 0).clip(0, MAX_RATE),
+            "valid": valid.astype(np.int8),
+            "budget_left": left,
+        }
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The last round: every image above its rate, (height, width, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        title = f"{getattr(self.neuron, 'name', 'neuron')} site {self.site}   {self.spent}/{self.budget} presentations"
+        if self._round is None:
+            size = self.generator.image_size
+            return grid(torch.empty((0, 3, size, size), dtype=torch.uint8), np.empty(0), title)
+        latents, rates = self._round
+        return grid(self.live.draw(latents), rates, title)
+
+    @property
+    def live(self) -> Session:
+        """The session that runs."""
+        if self.session is None:
+            raise gym.error.ResetNeeded("call reset() before step() or render()")
+        return self.session
+
+    def _show_references(self, count: int) -> References:
+        references = load_references(count=count, size=self.generator.image_size)
+        rates = self.live.show_images(references.images, references.names, np.arange(count), kind="reference")
+        return References(references.images, references.names, rates[:, self.site])
+
+
+def observation_space(batch_size: int) -> spaces.Dict:
+    """See the table in `NeuronEnv`."""
+    return spaces.Dict(
+        {
+            "rates": spaces.Box(0, MAX_RATE, (batch_size,), np.float32),
+            "valid": spaces.MultiBinary(batch_size),
+            "budget_left": spaces.Box(0, 1, (1,), np.float32),
+        }
+    )

@@ -1,0 +1,215 @@
+"""One run: several agents on the same neuron with the same luck, measured against natural images and validated."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurogym_v.env import NeuronEnv
+from neurogym_v.journal import Journal
+from neurogym_v.loop import run
+from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.references import load_references
+from neurogym_v.registry import agent_class, load_generator, load_neuron, make_agent
+from neurogym_v.stats import Estimate, mean_rate, relative_activation
+from neurogym_v.types import Feedback, Latents, NeuroGymError, Rates, References
+from neurogym_v.validation import Natural, Validation, measure_natural, validate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What a run is; kept in its journal, so that the journal alone can continue it."""
+
+    agents: tuple[str, ...] = ("cma_es", "ga:ponce2019", "random")
+    neuron: str = "v4"
+    site: int = 0
+    generator: str = "natural64"
+    budget: int = 3000
+    """Presentations of each agent's search. References and validation are counted beside it."""
+    batch_size: int = 40
+    seed: int = 0
+    noise: str = "poisson"
+    lost: float = 0.0
+    references: str | None = None
+    """A folder of images; None: crops of the photographs inside installed packages."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.agents or len(set(self.agents)) < len(self.agents):
+            raise NeuroGymError(f"agents: expected at least one, each once, got {', '.join(self.agents) or 'none'}")
+        if self.seed < 0:
+            raise NeuroGymError(f"seed: expected 0 or more, got {self.seed}")
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> RunConfig:
+        """The config as a journal keeps it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if stored.keys() != known:
+            raise NeuroGymError(f"run config: expected {sorted(known)}, found {sorted(stored)}")
+        return cls(**(stored | {"agents": tuple(stored["agents"])}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NaturalResult:
+    """What natural images do to the site; the measure for every agent."""
+
+    best_image: str
+    best: Estimate
+    """Spikes/s: chosen on one half of its repeats, estimated on the other."""
+    spontaneous: Estimate
+    screened: Rates
+    """(images,) mean rate of each natural image in the screening."""
+    expected_best: float
+    """Noise-free rate of the best natural image; NaN where no one can know it."""
+    expected_spontaneous: float
+    presentations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentResult:
+    """How one agent did."""
+
+    agent: str
+    final: Estimate
+    """Spikes/s at the recommended image, from fresh repeats."""
+    first_round: Estimate
+    """Spikes/s over the images of the first round, from one fresh presentation each."""
+    relative_activation: Estimate
+    expected_final: float
+    """Noise-free rate of the recommended image; NaN where no one can know it."""
+    expected_relative_activation: float
+    search_presentations: int
+    lost_presentations: int
+    validation_presentations: int
+    wall_s: float
+    """Of the search in this process; a resumed run replays most of it."""
+    agent_s: float
+    """The agent's own share of it."""
+    recommended: Latents
+    """(1, d)"""
+    rounds: tuple[Feedback, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """All of a run."""
+
+    config: RunConfig
+    natural: NaturalResult
+    agents: tuple[AgentResult, ...]
+    references: References
+    total_presentations: int
+    wall_s: float
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Callables that are told how a run goes; the defaults do nothing."""
+
+    stage: Callable[[str], None] = lambda _: None
+    """A stage begins: `natural images`, an agent's name, ..."""
+    round: Callable[[str, Feedback], None] = lambda _agent, _feedback: None
+    agent_done: Callable[[AgentResult], None] = lambda _: None
+
+
+def run_experiment(config: RunConfig, journal: Journal | None = None, watcher: Watcher | None = None) -> RunResult:
+    """Measure natural images, let each agent search, validate; what is in `journal` already is not shown again.
+
+    Raises:
+        NeuroGymError: a name, site, file or setting that cannot be used; before anything is shown.
+    """
+    watcher, began = watcher or Watcher(), time.perf_counter()
+    for name in config.agents:
+        agent_class(name)  # a misspelt last agent fails now, not after the first has spent its budget
+    generator = load_generator(config.generator, device=config.device)
+    neuron = load_neuron(config.neuron, noise=config.noise, lost=config.lost, device=config.device)
+    folder = Path(config.references) if config.references else None
+    references = load_references(size=generator.image_size, folder=folder)
+
+    def env_of(session: str) -> NeuronEnv:
+        return NeuronEnv(
+            neuron=neuron,
+            generator=generator,
+            site=config.site,
+            budget=config.budget,
+            batch_size=config.batch_size,
+            journal=journal,
+            session=session,
+        )
+
+    envs = {name: env_of(name) for name in config.agents}
+    for name, env in envs.items():
+        make_agent(name, env.spec_for_agents, batch_size=config.batch_size, seed=config.seed)
+
+    watcher.stage(f"{len(references.names)} natural images")
+    session = env_of("natural").begin(config.seed)
+    measured = measure_natural(session, references, site=config.site)
+    rng = np.random.default_rng([config.seed, 1])
+    grey = references.images[:1] * 0 + 128
+    expected = _expected(neuron, references.images[measured.best : measured.best + 1], config.site)
+    natural = NaturalResult(
+        best_image=references.names[measured.best],
+        best=mean_rate(measured.best_rates, rng),
+        spontaneous=mean_rate(measured.spontaneous_rates, rng),
+        screened=measured.screened,
+        expected_best=expected,
+        expected_spontaneous=_expected(neuron, grey, config.site),
+        presentations=session.shown.total(),
+    )
+    results = []
+    for name, env in envs.items():
+        watcher.stage(name)
+        results.append(_search(config, name, env, measured, natural, watcher))
+        watcher.agent_done(results[-1])
+    spent = natural.presentations + sum(r.search_presentations + r.validation_presentations for r in results)
+    return RunResult(
+        config=config,
+        natural=natural,
+        agents=tuple(results),
+        references=references,
+        total_presentations=spent,
+        wall_s=time.perf_counter() - began,
+    )
+
+
+def _search(
+    config: RunConfig, name: str, env: NeuronEnv, measured: Natural, natural: NaturalResult, watcher: Watcher
+) -> AgentResult:
+    agent = make_agent(name, env.spec_for_agents, batch_size=config.batch_size, seed=config.seed)
+    env.begin(config.seed)  # every agent meets the same luck
+    began, rounds = time.perf_counter(), []
+    for feedback in run(agent, env):
+        rounds.append(feedback)
+        watcher.round(name, feedback)
+    wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
+    recommended = env.live.clip(agent.recommend(1))
+    fresh: Validation = validate(env.live, recommended, rounds[0].latents, site=config.site)
+    rng = np.random.default_rng([config.seed, 2])
+    expected = _expected(env.neuron, env.live.draw(recommended), config.site)
+    return AgentResult(
+        agent=name,
+        final=mean_rate(fresh.final_rates, rng),
+        first_round=mean_rate(fresh.first_rates, rng),
+        relative_activation=relative_activation(fresh.final_rates, measured.best_rates, measured.spontaneous_rates, rng),
+        expected_final=expected,
+        expected_relative_activation=(expected - natural.expected_spontaneous)
+        / (natural.expected_best - natural.expected_spontaneous),
+        search_presentations=spent,
+        lost_presentations=lost,
+        validation_presentations=env.live.shown["validation"],
+        wall_s=wall_s,
+        agent_s=agent.thinking_s,
+        recommended=recommended,
+        rounds=tuple(rounds),
+    )
+
+
+def _expected(neuron: object, images: Any, site: int) -> float:
+    """Noise-free spikes/s of one image, for scoring; NaN for a live neuron."""
+    return float(neuron.expected_rate(images)[0, site]) if isinstance(neuron, SimulatedNeuron) else float("nan")

@@ -1,0 +1,71 @@
+"""Simple cells whose best image is known in closed form: the truth that tests can lean on.
+
+A linear receptive field w over luminance, rectified: rate = spontaneous + (peak - spontaneous) [<w, x>]_+ / max <w, x>.
+A display shows pixels between black and white, so the best image is white where w > 0 and black where w < 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from neurogym_v.neurons.simulated import SimulatedNeuron, check_images
+from neurogym_v.types import Images, Rates
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
+
+
+class Gabor(SimulatedNeuron):
+    """Twelve V1-like simple cells (4 orientations x 3 spatial frequencies) whose best image is known in closed form.
+
+    Args:
+        size: pixels; images of another size are resized to it (area).
+        peak_hz: rate at the best image, spikes/s. spontaneous_hz: rate at a grey screen.
+        sigma: s.d. of the envelope as a fraction of the image.
+    """
+
+    name = "gabor"
+
+    def __init__(
+        self,
+        *,
+        size: int = 64,
+        peak_hz: float = 120.0,
+        spontaneous_hz: float = 5.0,
+        sigma: float = 0.12,
+        device: str = "cpu",
+    ) -> None:
+        self.size, self.peak_hz, self.spontaneous_hz = size, peak_hz, spontaneous_hz
+        x = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
+        y, x = torch.meshgrid(x, x, indexing="ij")
+        envelope = torch.exp(-(x**2 + y**2) / (2 * sigma**2))
+        fields = []
+        for cycles in (4.0, 8.0, 16.0):  # a picture
+            for orientation in np.arange(4) * np.pi / 4:
+                phase = 2 * np.pi * cycles * (x * np.cos(orientation) + y * np.sin(orientation))
+                field = envelope * torch.cos(phase)
+                field -= envelope * field.sum() / envelope.sum()  # grey drives nothing
+                fields.append(field / (field.abs().sum() / 2))  # the best image, +-1/2 around grey, drives exactly 1
+        self.fields = torch.stack(fields).to(device)
+        self.sites = len(fields)
+
+    @classmethod
+    def load(cls, path: Path | None = None, *, device: str = "cpu") -> Gabor:  # noqa: ARG003 (computed, not stored)
+        return cls(device=device)
+
+    def expected_rate(self, images: Images) -> Rates:
+        check_images(images)
+        x = images.to(self.fields.device, torch.float64) / 255
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="area")
+        luminance = torch.einsum("nchw,c->nhw", x, x.new_tensor(LUMINANCE)) - 0.5
+        drive = torch.einsum("nhw,shw->ns", luminance, self.fields)
+        rate = self.spontaneous_hz + (self.peak_hz - self.spontaneous_hz) * drive.clamp(min=0)
+        return rate.cpu().numpy()
+
+    def best_image(self, site: int) -> Images:
+        """(3, size, size) uint8: no image gives this site a higher rate; it gives exactly `peak_hz`."""
+        return (self.fields[site] > 0).to(torch.uint8).mul(255).expand(3, -1, -1)

@@ -1,0 +1,128 @@
+"""Everything that can be named on the command line, as lazy "module:Class" strings: nothing is imported until it is used.
+
+A new agent, generator or neuron is one file and one line here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neurogym_v import weights
+from neurogym_v.agent import Agent
+from neurogym_v.generators import Generator
+from neurogym_v.neurons.noise import LostTrials, Poisson
+from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.types import LoopSpec, NeuroGymError
+
+AGENTS = {
+    "random": "neurogym_v.agents.random:Random",
+    "ga": "neurogym_v.agents.ga:GA",
+    "cma_es": "neurogym_v.agents.cma_es:CMAES",
+}
+GENERATORS = {
+    "natural64": "neurogym_v.generators.natural:Natural",
+}
+NEURONS = {
+    "v4": "neurogym_v.neurons.fitted:FittedNeuron",
+    "gabor": "neurogym_v.neurons.gabor:Gabor",
+}
+KINDS = {
+    "generator:natural": "neurogym_v.generators.natural:Natural",
+    "neuron:fitted": "neurogym_v.neurons.fitted:FittedNeuron",
+}
+"""What reads a weights file, by the kind in its header."""
+NOISES = ("poisson", "none")
+
+
+def nearest(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> NeuroGymError:
+    """The error for a name that is not known, with the nearest that is."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else "`neurogym-v list` shows them"
+    return NeuroGymError(f"unknown {kind} {name!r}: {hint} (known: {', '.join(known)})")
+
+
+def resolve(kind: str, name: str, known: Mapping[str, str]) -> Any:
+    """The class behind a name."""
+    if name not in known:
+        raise nearest(kind, name, known)
+    module, _, attribute = known[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def describe(kind: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Name -> first line of the docstring."""
+    return {name: (inspect.getdoc(resolve(kind, name, known)) or "").partition("\n")[0] for name in known}
+
+
+def device_of(name: str) -> str:
+    """`auto` is a GPU where there is one; any other name is checked."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise NeuroGymError(f"device {name!r}: expected auto, cpu or an available device, got: {reason}") from None
+    return name
+
+
+def agent_class(name: str) -> tuple[type[Agent], dict[str, Any]]:
+    """`ga:ponce2019` -> the class and the parameters of its preset."""
+    base, _, preset = name.partition(":")
+    cls: type[Agent] = resolve("agent", base, AGENTS)
+    if not preset:
+        return cls, {}
+    if preset not in cls.presets:
+        raise nearest(f"preset of agent {base}", preset, cls.presets)
+    return cls, dict(cls.presets[preset])
+
+
+def make_agent(name: str, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0, **params: Any) -> Agent:
+    """An agent by name or name:preset; `params` override the preset."""
+    cls, preset = agent_class(name)
+    return cls(spec, batch_size=batch_size, seed=seed, **(preset | params))
+
+
+def load_generator(name: str, *, device: str = "auto") -> Generator:
+    """A generator by name, or from a weights file by its path."""
+    generator: Generator = _load("generator", name, device_of(device))
+    return generator
+
+
+def load_neuron(
+    name: str, *, noise: str = "poisson", window_s: float = 0.1, lost: float = 0.0, device: str = "auto"
+) -> SimulatedNeuron:
+    """A neuron by name, or from a file by its path, behind its noise.
+
+    Args:
+        noise: `poisson` (counts in a window of `window_s` seconds) or `none`.
+        lost: probability that a trial is lost.
+    """
+    if noise not in NOISES:
+        raise nearest("noise", noise, NOISES)
+    neuron: SimulatedNeuron = _load("neuron", name, device_of(device))
+    if noise == "poisson":
+        neuron = Poisson(neuron, window_s=window_s)
+    return LostTrials(neuron, probability=lost) if lost else neuron
+
+
+@cache  # networks are stateless: sessions share them
+def _load(kind: str, name: str, device: str) -> Any:
+    known = {"generator": GENERATORS, "neuron": NEURONS}[kind]
+    if name in known:
+        return resolve(kind, name, known).load(device=device)
+    path = Path(name)
+    if path.suffix != ".safetensors" and not path.exists():
+        raise nearest(kind, name, known)
+    found = weights.kind_of(path)
+    if not found.startswith(f"{kind}:"):
+        raise weights.WeightsError(f"weights file {path}: expected a {kind}, found {found!r}")
+    return resolve("kind of weights file", found, KINDS).load(path, device=device)

@@ -1,0 +1,59 @@
+"""Estimates with their uncertainty. Scores come from fresh repeats, never from the responses that a search saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurogym_v.types import Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def bootstrap_means(repeats: Rates, rng: np.random.Generator, *, resamples: int = 10_000) -> NDArray[np.float64]:
+    """(resamples,) means of repeats drawn with replacement; lost trials (NaN) are left out; all NaN if none is valid."""
+    valid = repeats[np.isfinite(repeats)]
+    if not len(valid):
+        return np.full(resamples, np.nan)
+    return valid[rng.integers(len(valid), size=(resamples, len(valid)))].mean(axis=1)
+
+
+def mean_rate(repeats: Rates, rng: np.random.Generator) -> Estimate:
+    """Mean of repeated presentations of one image, spikes/s, with the percentile bootstrap interval."""
+    return _estimate(bootstrap_means(repeats, rng), _mean(repeats))
+
+
+def relative_activation(final: Rates, natural: Rates, spontaneous: Rates, rng: np.random.Generator) -> Estimate:
+    """(final - spontaneous) / (best natural - spontaneous), from repeats of each (Xiao & Kreiman 2020, with a baseline).
+
+    NaN where the best natural image does not drive the site above its spontaneous rate: there is nothing to compare with.
+    """
+    denominator = _mean(natural) - _mean(spontaneous)
+    if not denominator > 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    f, n, s = (bootstrap_means(repeats, rng) for repeats in (final, natural, spontaneous))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(n > s, (f - s) / (n - s), np.inf)
+    return _estimate(ratios, (_mean(final) - _mean(spontaneous)) / denominator)
+
+
+def _mean(repeats: Rates) -> float:
+    valid = repeats[np.isfinite(repeats)]
+    return float(valid.mean()) if len(valid) else float("nan")
+
+
+def _estimate(resampled: NDArray[np.float64], value: float) -> Estimate:
+    low, high = np.quantile(resampled, [0.025, 0.975], method="inverted_cdf")
+    return Estimate(value, float(low), float(high))

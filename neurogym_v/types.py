@@ -1,0 +1,63 @@
+"""The words of the project as types: aliases for arrays, frozen records for what passes between the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Latents: TypeAlias = NDArray[np.float32]
+"""(n, d) float32: what an agent proposes, one row an image; the prior is a standard normal."""
+
+Rates: TypeAlias = NDArray[np.float64]
+"""(n,) or (n, sites) float64: spikes/s in the response window; NaN marks a lost trial."""
+
+Images: TypeAlias = torch.Tensor
+"""(n, 3, s, s) uint8 sRGB, as on a display."""
+
+
+class NeuroGymError(ValueError):
+    """Something the user gave or owns is not usable; the message says what was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Natural images shown as controls, with the rates that were recorded for them (empty before they are shown)."""
+
+    images: Images
+    names: tuple[str, ...]
+    rates: Rates | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSpec:
+    """What an agent may know before it starts. The neuron is not in it, and nothing in it leads there."""
+
+    latent_dim: int
+    bound: float
+    """Latents are clipped to [-bound, bound] before they are shown."""
+    budget: int
+    """Presentations the session will show; the agent may plan schedules with it."""
+    generator: Any = None
+    """The generator, for agents that use its gradient (a `neurogym_v.generators.Generator`)."""
+    references: References | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """One round as it came back from the neuron: what the agent learns from, and what trackers draw."""
+
+    round: int
+    latents: Latents
+    """(n, d): those really shown, after clipping; n may be below the batch in the last round."""
+    rates: Rates
+    """(n,) spikes/s; NaN marks a lost trial."""
+    spent: int
+    """Presentations used so far in this session, this round included."""
+    left: int
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    """The agent's own numbers (step size, norm, model fit) for trackers."""

@@ -1,0 +1,125 @@
+"""NeuronVectorEnv: N independent sessions in lockstep, through one call of the generator and one of the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from neurogym_v.env import NeuronEnv, Observation
+from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.registry import load_generator
+from neurogym_v.types import Latents, NeuroGymError
+
+
+class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
+    """N sessions of `NeuronEnv` side by side: same spaces with a leading N, same seeds, same rates.
+
+    Each session has its own budget, randomness and noise; the networks run once for all of them. With `batch_size=1`
+    this is the view of reinforcement learning: N images, a reward each.
+
+    Autoreset mode is NEXT_STEP: after a session has ended, the next step ignores its action, resets it, and returns its
+    first observation with reward 0. `info` holds, beside the counters (N,), `rates` (N, batch) and `latents`
+    (N, batch, d), NaN where nothing was shown.
+
+    Args:
+        num_envs: sessions.
+        sites: one site for all of them or N, overriding `site`.
+        kwargs: those of `NeuronEnv`, which have to describe a simulated neuron.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, *, sites: list[int] | None = None, **kwargs: Any) -> None:
+        if num_envs < 1:
+            raise NeuroGymError(f"num_envs: expected at least 1, got {num_envs}")
+        sites = [int(kwargs.pop("site", 0))] * num_envs if sites is None else list(sites)
+        if len(sites) != num_envs:
+            raise NeuroGymError(f"sites: expected {num_envs}, one a session, got {len(sites)}")
+        if isinstance(kwargs.get("generator", "natural64"), str):
+            kwargs["generator"] = load_generator(kwargs.get("generator", "natural64"), device=kwargs.get("device", "auto"))
+        self.envs = [NeuronEnv(site=site, **kwargs) for site in sites]
+        first = self.envs[0]
+        self._neurons = [env.neuron for env in self.envs if isinstance(env.neuron, SimulatedNeuron)]
+        if len(self._neurons) < num_envs or len({id(neuron.source) for neuron in self._neurons}) > 1:
+            raise NeuroGymError("lockstep: expected sessions that share one simulated neuron; a live one is one session")
+        self.num_envs, self.render_mode = num_envs, first.render_mode
+        self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
+        self.observation_space = batch_space(first.observation_space, num_envs)
+        self.action_space = batch_space(first.action_space, num_envs)
+        self._ended = np.zeros(num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """`seed` s gives session i the seed s + i; a list gives each its own."""
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        if len(seeds) != self.num_envs:
+            raise NeuroGymError(f"seed: expected {self.num_envs}, one a session, got {len(seeds)}")
+        self._ended[:] = False
+        results = [env.reset(seed=s, options=options) for env, s in zip(self.envs, seeds, strict=True)]
+        return _stack([r[0] for r in results]), _merge([r[1] for r in results])
+
+    def step(self, actions: Latents) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        expected = self.action_space.shape
+        if np.shape(actions) != expected:
+            raise NeuroGymError(f"latents: expected {expected}, one batch a session, got {np.shape(actions)}")
+        running = [i for i in range(self.num_envs) if not self._ended[i]]
+        shown = dict(zip(running, self._show(running, actions), strict=True))
+        results = []
+        for i, env in enumerate(self.envs):
+            if i in shown:
+                results.append(env.outcome(*shown[i]))
+            else:
+                observation, info = env.reset()
+                results.append((observation, 0.0, False, False, info))
+        terminated, truncated = np.array([r[2] for r in results]), np.array([r[3] for r in results])
+        self._ended = terminated | truncated
+        return (
+            _stack([r[0] for r in results]),
+            np.array([r[1] for r in results]),
+            terminated,
+            truncated,
+            _merge([self._padded(r[4]) for r in results]),
+        )
+
+    def render(self) -> tuple[NDArray[np.uint8] | None, ...]:  # type: ignore[override]
+        """The last round of each session."""
+        return tuple(env.render() for env in self.envs)
+
+    def _show(self, running: list[int], actions: Latents) -> list[tuple[Latents, NDArray[np.float64]]]:
+        """The round of the sessions that run: (latents as shown, rates), with one pass for all that is not replayed."""
+        latents = [self.envs[i].affordable(actions[i]) for i in running]
+        if not latents:
+            return []
+        images = self.envs[0].live.draw(np.concatenate(latents))
+        expected = np.split(self._neurons[0].source.expected_rate(images), np.cumsum([len(rows) for rows in latents])[:-1])
+        result = []
+        for i, rows, rate in zip(running, latents, expected, strict=True):
+            env = self.envs[i]
+            replayed = env.live.replay("search", latents=rows)
+            if replayed is None:
+                observed = self._neurons[i].observe(rate, env.live.rng("search"))
+                replayed = env.live.record("search", observed, latents=rows)
+            result.append((rows, replayed[:, env.site]))
+        return result
+
+    def _padded(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Rates and latents as long as a batch, so that those of all sessions stack."""
+        batch, d = self.single_action_space.shape or (0, 0)
+        for key, shape in (("rates", (batch,)), ("latents", (batch, d))):
+            rows = info.get(key, np.empty((0, *shape[1:])))
+            info[key] = np.concatenate([rows, np.full((batch - len(rows), *shape[1:]), np.nan)]).astype(np.asarray(rows).dtype)
+        return info
+
+
+def _stack(observations: list[Observation]) -> Observation:
+    return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
+
+
+def _merge(infos: list[dict[str, Any]]) -> dict[str, Any]:
+    return {key: np.array([info[key] for info in infos]) for key in infos[0]}

@@ -1,0 +1,65 @@
+"""What tests share: a generator small enough to reason about, and a session in front of the Gabor cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurogym_v.env import NeuronEnv
+from neurogym_v.neurons.gabor import Gabor
+from neurogym_v.neurons.noise import LostTrials, Poisson
+
+
+class Cosines(torch.nn.Module):
+    """Latents are amplitudes of low spatial frequencies of a grey image: a third party's generator in ten lines."""
+
+    bound = 10.0
+
+    def __init__(self, latent_dim: int = 36, image_size: int = 32) -> None:
+        super().__init__()
+        self.latent_dim, self.image_size = latent_dim, image_size
+        side = int(np.sqrt(latent_dim))
+        x = (torch.arange(image_size) + 0.5) / image_size
+        waves = torch.stack([torch.cos(np.pi * k * x) for k in range(side)])
+        self.basis = torch.nn.Parameter(torch.einsum("ax,by->abxy", waves, waves).flatten(0, 1), requires_grad=False)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        grey = torch.sigmoid(torch.einsum("nd,dxy->nxy", latents, self.basis) / 3)
+        return grey[:, None].expand(-1, 3, -1, -1)
+
+    def sample(self, n: int, rng: np.random.Generator) -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal((n, self.latent_dim), dtype=np.float32))
+
+
+@pytest.fixture
+def cosines() -> Cosines:
+    return Cosines()
+
+
+@pytest.fixture
+def make_env(cosines: Cosines):
+    """NeuronEnv on a Gabor cell behind Poisson noise; small unless told otherwise."""
+
+    def make(*, lost: float = 0.0, poisson: bool = True, **kwargs):
+        neuron = Gabor(size=32)
+        neuron = Poisson(neuron) if poisson else neuron
+        neuron = LostTrials(neuron, probability=lost) if lost else neuron
+        return NeuronEnv(**({"neuron": neuron, "generator": cosines, "budget": 100, "batch_size": 10} | kwargs))
+
+    return make
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder of three small pictures."""
+    from PIL import Image
+
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.bmp"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name)
+    return folder
