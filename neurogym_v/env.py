@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -106,7 +106,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         self._journal, self._name = journal, session
         d, bound = self.generator.latent_dim, self.generator.bound
         self.action_space = spaces.Box(-bound, bound, (batch_size, d), np.float32)
-        self.observation_space = observation_space(batch_size)
+        self.observation_space = cast("gym.Space[Observation]", observation_space(batch_size))
         self.session: Session | None = None
         self.references: References | None = None
 
@@ -187,7 +187,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
             "budget_left": left,
         }
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The last round: every image above its rate, (height, width, 3) uint8."""
         if self.render_mode is None:
             return None
@@ -211,7 +211,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         return References(references.images, references.names, rates[:, self.site])
 
 
-def observation_space(batch_size: int) -> spaces.Dict:
+def observation_space(batch_size: int) -> spaces.Dict[Any]:
     """See the table in `NeuronEnv`."""
     return spaces.Dict(
         {

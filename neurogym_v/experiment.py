@@ -10,23 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from neurogym_v.agent import Agent
 from neurogym_v.env import NeuronEnv
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.references import load_references
-from neurogym_v.registry import agent_class, load_generator, load_neuron, make_agent
+from neurogym_v.registry import load_generator, load_neuron, make_agent
 from neurogym_v.stats import Estimate, mean_rate, relative_activation
-from neurogym_v.types import Feedback, Latents, NeuroGymError, Rates, References
-from neurogym_v.validation import Natural, Validation, measure_natural, validate
+from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, Rates, References
+from neurogym_v.validation import GREY, Natural, measure_natural, validate
+
+AGENTS = ("cma_es", "ga:ponce2019", "random")
+"""What runs if no agent is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """What a run is; kept in its journal, so that the journal alone can continue it."""
 
-    agents: tuple[str, ...] = ("cma_es", "ga:ponce2019", "random")
+    agents: tuple[str, ...] = AGENTS
     neuron: str = "v4"
     site: int = 0
     generator: str = "natural64"
@@ -118,98 +123,104 @@ class Watcher:
     agent_done: Callable[[AgentResult], None] = lambda _: None
 
 
-def run_experiment(config: RunConfig, journal: Journal | None = None, watcher: Watcher | None = None) -> RunResult:
-    """Measure natural images, let each agent search, validate; what is in `journal` already is not shown again.
+class Experiment:
+    """A run, ready: everything that `config` names is loaded and checked, and nothing has been shown or written.
 
     Raises:
-        NeuroGymError: a name, site, file or setting that cannot be used; before anything is shown.
+        NeuroGymError: a name, site, file or setting that cannot be used.
     """
-    watcher, began = watcher or Watcher(), time.perf_counter()
-    for name in config.agents:
-        agent_class(name)  # a misspelt last agent fails now, not after the first has spent its budget
-    generator = load_generator(config.generator, device=config.device)
-    neuron = load_neuron(config.neuron, noise=config.noise, lost=config.lost, device=config.device)
-    folder = Path(config.references) if config.references else None
-    references = load_references(size=generator.image_size, folder=folder)
 
-    def env_of(session: str) -> NeuronEnv:
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.generator = load_generator(config.generator, device=config.device)
+        self.neuron = load_neuron(config.neuron, noise=config.noise, lost=config.lost, device=config.device)
+        folder = Path(config.references) if config.references else None
+        self.references = load_references(size=self.generator.image_size, folder=folder)
+        for name in config.agents:
+            self._agent(name, self._env(name, None))
+
+    def run(self, journal: Journal | None = None, watcher: Watcher | None = None) -> RunResult:
+        """Measure natural images, let each agent search, validate; what is in `journal` already is not shown again."""
+        watcher, began = watcher or Watcher(), time.perf_counter()
+        watcher.stage(f"{len(self.references.names)} natural images")
+        measured, natural = self._natural(journal)
+        results = []
+        for name in self.config.agents:
+            watcher.stage(name)
+            results.append(self._search(name, journal, measured, natural, watcher))
+            watcher.agent_done(results[-1])
+        spent = natural.presentations + sum(r.search_presentations + r.validation_presentations for r in results)
+        return RunResult(
+            config=self.config,
+            natural=natural,
+            agents=tuple(results),
+            references=self.references,
+            total_presentations=spent,
+            wall_s=time.perf_counter() - began,
+        )
+
+    def _env(self, session: str, journal: Journal | None) -> NeuronEnv:
         return NeuronEnv(
-            neuron=neuron,
-            generator=generator,
-            site=config.site,
-            budget=config.budget,
-            batch_size=config.batch_size,
+            neuron=self.neuron,
+            generator=self.generator,
+            site=self.config.site,
+            budget=self.config.budget,
+            batch_size=self.config.batch_size,
             journal=journal,
             session=session,
         )
 
-    envs = {name: env_of(name) for name in config.agents}
-    for name, env in envs.items():
-        make_agent(name, env.spec_for_agents, batch_size=config.batch_size, seed=config.seed)
+    def _agent(self, name: str, env: NeuronEnv) -> Agent:
+        return make_agent(name, env.spec_for_agents, batch_size=self.config.batch_size, seed=self.config.seed)
 
-    watcher.stage(f"{len(references.names)} natural images")
-    session = env_of("natural").begin(config.seed)
-    measured = measure_natural(session, references, site=config.site)
-    rng = np.random.default_rng([config.seed, 1])
-    grey = references.images[:1] * 0 + 128
-    expected = _expected(neuron, references.images[measured.best : measured.best + 1], config.site)
-    natural = NaturalResult(
-        best_image=references.names[measured.best],
-        best=mean_rate(measured.best_rates, rng),
-        spontaneous=mean_rate(measured.spontaneous_rates, rng),
-        screened=measured.screened,
-        expected_best=expected,
-        expected_spontaneous=_expected(neuron, grey, config.site),
-        presentations=session.shown.total(),
-    )
-    results = []
-    for name, env in envs.items():
-        watcher.stage(name)
-        results.append(_search(config, name, env, measured, natural, watcher))
-        watcher.agent_done(results[-1])
-    spent = natural.presentations + sum(r.search_presentations + r.validation_presentations for r in results)
-    return RunResult(
-        config=config,
-        natural=natural,
-        agents=tuple(results),
-        references=references,
-        total_presentations=spent,
-        wall_s=time.perf_counter() - began,
-    )
+    def _natural(self, journal: Journal | None) -> tuple[Natural, NaturalResult]:
+        session, references = self._env("natural", journal).begin(self.config.seed), self.references
+        measured = measure_natural(session, references, site=self.config.site)
+        rng = np.random.default_rng([self.config.seed, 1])
+        return measured, NaturalResult(
+            best_image=references.names[measured.best],
+            best=mean_rate(measured.best_rates, rng),
+            spontaneous=mean_rate(measured.spontaneous_rates, rng),
+            screened=measured.screened,
+            expected_best=self._expected(references.images[measured.best : measured.best + 1]),
+            expected_spontaneous=self._expected(torch.full_like(references.images[:1], GREY)),
+            presentations=session.shown.total(),
+        )
 
+    def _search(
+        self, name: str, journal: Journal | None, measured: Natural, natural: NaturalResult, watcher: Watcher
+    ) -> AgentResult:
+        env = self._env(name, journal)
+        agent = self._agent(name, env)
+        env.begin(self.config.seed)  # every agent meets the same luck
+        began, rounds = time.perf_counter(), []
+        for feedback in run(agent, env):
+            rounds.append(feedback)
+            watcher.round(name, feedback)
+        wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
+        recommended = env.live.clip(agent.recommend(1))
+        fresh = validate(env.live, recommended, rounds[0].latents, site=self.config.site)
+        rng = np.random.default_rng([self.config.seed, 2])
+        expected = self._expected(env.live.draw(recommended))
+        drive = natural.expected_best - natural.expected_spontaneous
+        return AgentResult(
+            agent=name,
+            final=mean_rate(fresh.final_rates, rng),
+            first_round=mean_rate(fresh.first_rates, rng),
+            relative_activation=relative_activation(fresh.final_rates, measured.best_rates, measured.spontaneous_rates, rng),
+            expected_final=expected,
+            expected_relative_activation=(expected - natural.expected_spontaneous) / drive if drive > 0 else float("nan"),
+            search_presentations=spent,
+            lost_presentations=lost,
+            validation_presentations=env.live.shown["validation"],
+            wall_s=wall_s,
+            agent_s=agent.thinking_s,
+            recommended=recommended,
+            rounds=tuple(rounds),
+        )
 
-def _search(
-    config: RunConfig, name: str, env: NeuronEnv, measured: Natural, natural: NaturalResult, watcher: Watcher
-) -> AgentResult:
-    agent = make_agent(name, env.spec_for_agents, batch_size=config.batch_size, seed=config.seed)
-    env.begin(config.seed)  # every agent meets the same luck
-    began, rounds = time.perf_counter(), []
-    for feedback in run(agent, env):
-        rounds.append(feedback)
-        watcher.round(name, feedback)
-    wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
-    recommended = env.live.clip(agent.recommend(1))
-    fresh: Validation = validate(env.live, recommended, rounds[0].latents, site=config.site)
-    rng = np.random.default_rng([config.seed, 2])
-    expected = _expected(env.neuron, env.live.draw(recommended), config.site)
-    return AgentResult(
-        agent=name,
-        final=mean_rate(fresh.final_rates, rng),
-        first_round=mean_rate(fresh.first_rates, rng),
-        relative_activation=relative_activation(fresh.final_rates, measured.best_rates, measured.spontaneous_rates, rng),
-        expected_final=expected,
-        expected_relative_activation=(expected - natural.expected_spontaneous)
-        / (natural.expected_best - natural.expected_spontaneous),
-        search_presentations=spent,
-        lost_presentations=lost,
-        validation_presentations=env.live.shown["validation"],
-        wall_s=wall_s,
-        agent_s=agent.thinking_s,
-        recommended=recommended,
-        rounds=tuple(rounds),
-    )
-
-
-def _expected(neuron: object, images: Any, site: int) -> float:
-    """Noise-free spikes/s of one image, for scoring; NaN for a live neuron."""
-    return float(neuron.expected_rate(images)[0, site]) if isinstance(neuron, SimulatedNeuron) else float("nan")
+    def _expected(self, images: Images) -> float:
+        """Noise-free spikes/s of one image, for scoring; NaN for a live neuron."""
+        if not isinstance(self.neuron, SimulatedNeuron):
+            return float("nan")
+        return float(self.neuron.expected_rate(images)[0, self.config.site])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from neurogym_v.agent import Agent
 from neurogym_v.env import NeuronEnv
@@ -16,5 +17,5 @@ def run(agent: Agent, env: NeuronEnv) -> Iterator[Feedback]:
         _, _, terminated, truncated, info = env.step(agent.ask())
         feedback = Feedback(round=number, latents=info["latents"], rates=info["rates"], spent=info["spent"], left=info["left"])
         agent.tell(feedback)
-        yield feedback
+        yield replace(feedback, diagnostics=agent.diagnostics())
         number, ended = number + 1, terminated or truncated

@@ -27,7 +27,8 @@ def bootstrap_means(repeats: Rates, rng: np.random.Generator, *, resamples: int 
     valid = repeats[np.isfinite(repeats)]
     if not len(valid):
         return np.full(resamples, np.nan)
-    return valid[rng.integers(len(valid), size=(resamples, len(valid)))].mean(axis=1)
+    means: NDArray[np.float64] = valid[rng.integers(len(valid), size=(resamples, len(valid)))].mean(axis=1)
+    return means
 
 
 def mean_rate(repeats: Rates, rng: np.random.Generator) -> Estimate:

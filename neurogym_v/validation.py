@@ -14,6 +14,8 @@ from neurogym_v.types import Latents, Rates, References
 SPONTANEOUS, SCREENING, FINALISTS, FINAL = 40, 10, 16, 80
 """Repeats of a grey screen and of every natural image, how many of these go on, and their further repeats (half to choose
 the best, half to estimate it)."""
+GREY = 128
+"""Of 255: the screen between images."""
 REPEATS = 40
 """Fresh repeats of a recommended image."""
 
@@ -49,7 +51,7 @@ def measure_natural(session: Session, references: References, *, site: int) -> N
     screening and the first half of those repeats, and estimated on the second half.
     """
     size = references.images.shape[-1]
-    grey = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
+    grey = torch.full((1, 3, size, size), GREY, dtype=torch.uint8)
     spontaneous = session.show_images(grey, ["grey"], np.zeros(SPONTANEOUS, dtype=np.intp), kind="spontaneous")
     images, names = references.images, references.names
     screening = _repeats(session, images, names, SCREENING, "screening", site)
@@ -82,4 +84,5 @@ def _means(rates: Rates) -> Rates:
     """(n,) means of (n, repeats), NaN where every repeat was lost."""
     valid = np.isfinite(rates)
     with np.errstate(invalid="ignore"):
-        return np.where(valid, rates, 0).sum(axis=1) / valid.sum(axis=1)
+        means: Rates = np.where(valid, rates, 0).sum(axis=1) / valid.sum(axis=1)
+    return means

@@ -68,7 +68,8 @@ def test_environment_has_a_data_sheet() -> None:
 def test_same_seed_same_bytes_in_two_processes() -> None:
     code = (
         "import hashlib, numpy as np, gymnasium as gym\n"
-        "env = gym.make('neurogym_v/V4-v0', budget=90, lost=.1); rng = np.random.default_rng(3); sha = hashlib.sha256()\n"
+        "env = gym.make('neurogym_v:neurogym_v/V4-v0', budget=90, lost=.1)\n"
+        "rng, sha = np.random.default_rng(3), hashlib.sha256()\n"
         "observation, _ = env.reset(seed=7)\n"
         "done = False\n"
         "while not done:\n"

@@ -125,7 +125,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path) -> None:
     try:
         written = 0
         with Journal(disk / "journal.sqlite", config={}) as journal, pytest.raises(JournalError, match="full|I/O"):
-            for written in range(1000):  # noqa: B007 (read after the loop)
+            for written in range(1000):
                 journal.append("a", written, block(n=40, seed=written))
         assert 0 < written < 1000
         shutil.copytree(disk, tmp_path / "copy")

@@ -13,7 +13,11 @@ from neurogym_v.registry import AGENTS, GENERATORS, NEURONS, describe, resolve
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("list", help="show neurons, generators, agents and environments")
+    parser = commands.add_parser(
+        "list",
+        help="show neurons, generators, agents and environments",
+        description="Show every neuron, generator, agent (with its presets) and environment that can be named, one line each.",
+    )
     parser.set_defaults(command=_list)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neurogym_v.experiment import AgentResult, RunConfig, RunResult, Watcher, run_experiment
+from neurogym_v.experiment import AGENTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
-from neurogym_v.registry import NOISES, load_generator
+from neurogym_v.registry import NOISES
 from neurogym_v.types import Feedback, NeuroGymError
 
 JOURNAL, SUMMARY = "journal.sqlite", "summary.json"
@@ -51,39 +51,44 @@ def add(commands: Any) -> None:
     run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
     run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new (default: runs/DATE-NEURON-SITE)")
     run.set_defaults(command=_run)
-    resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
+    resume = commands.add_parser(
+        "resume",
+        help="continue a run that was stopped or killed",
+        description="Continue a run from its journal: what was shown is replayed to the agents, not shown again; then the "
+        "run goes on and ends as if nothing had happened. On a finished run: write its table and pictures again.",
+    )
     resume.add_argument("run", type=Path, metavar="RUN", help="its folder")
     resume.set_defaults(command=_resume)
 
 
 def _run(chosen: argparse.Namespace) -> int:
     settings = {key: value for key, value in vars(chosen).items() if key not in ("command", "out", "agents")}
-    config = RunConfig(**settings, **({"agents": tuple(chosen.agents)} if chosen.agents else {}))
+    config = RunConfig(**settings, agents=tuple(chosen.agents or AGENTS))
     stem = Path(config.neuron).stem
     folder: Path = chosen.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{config.site}"
     if (folder / JOURNAL).exists():
         raise NeuroGymError(f"{folder}: expected a new folder, found a run; continue it with: neurogym-v resume {folder}")
+    experiment = Experiment(config)  # what cannot run is refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    return _carry_out(folder, config)
+    with Journal(folder / JOURNAL, config=asdict(config)) as journal:
+        return _carry_out(experiment, journal, folder)
 
 
 def _resume(chosen: argparse.Namespace) -> int:
-    return _carry_out(chosen.run, None)
+    with Journal(chosen.run / JOURNAL) as journal:
+        return _carry_out(Experiment(RunConfig.from_json(journal.config)), journal, chosen.run)
 
 
-def _carry_out(folder: Path, config: RunConfig | None) -> int:
-    """Run what `config` says, or what the folder's journal says if it is None."""
+def _carry_out(experiment: Experiment, journal: Journal, folder: Path) -> int:
     console = Console()
-    with Journal(folder / JOURNAL, config=asdict(config) if config else None) as journal:
-        config = RunConfig.from_json(journal.config)
-        console.print(f"run folder: {folder}", soft_wrap=True)
-        try:
-            result = _watched(config, journal, console)
-        except KeyboardInterrupt:
-            console.print(f"stopped; nothing is lost. Continue with: neurogym-v resume {folder}", soft_wrap=True)
-            return 130
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    try:
+        result = _watched(experiment, journal, console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; nothing is lost. Continue with: neurogym-v resume {folder}", soft_wrap=True)
+        return 130
     write_summary(result, folder / SUMMARY)
-    files = save_pictures(result, load_generator(config.generator, device=config.device), folder)
+    files = save_pictures(result, experiment.generator, folder)
     console.print(result_table(result))
     console.print(
         f"natural images and validation included: {result.total_presentations} presentations, {result.wall_s:.0f} s\n"
@@ -93,47 +98,55 @@ def _carry_out(folder: Path, config: RunConfig | None) -> int:
     return 0
 
 
-def _watched(config: RunConfig, journal: Journal, console: Console) -> RunResult:
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunResult:
+    """Run, with a bar for each stage on a terminal and a line for each elsewhere."""
+    config = experiment.config
+    columns = (TextColumn("{task.description:20}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty() and not console.is_terminal) as progress:
-        tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
 
         def stage(name: str) -> None:
-            total = config.budget if name in config.agents else None
-            tasks[name] = progress.add_task(name, total=total, note="")
-            if len(tasks) > 1:
-                first = next(iter(tasks.values()))
-                progress.update(first, total=1, completed=1)
+            for bar in bars.values():
+                progress.update(bar, total=progress.tasks[bar].total or 1, completed=progress.tasks[bar].total or 1)
+            bars[name] = progress.add_task(name, total=config.budget if name in config.agents else None, note="")
+            if not console.is_terminal:
+                console.print(name, highlight=False)
 
         def round_done(name: str, feedback: Feedback) -> None:
             rates = feedback.rates[np.isfinite(feedback.rates)]
-            note = f"{rates.mean():5.1f} spikes/s" if len(rates) else "all trials lost"
-            progress.update(tasks[name], completed=feedback.spent, note=note)
+            note = f"round mean {rates.mean():.0f} spikes/s" if len(rates) else "all trials lost"
+            progress.update(bars[name], completed=feedback.spent, note=note)
 
         def agent_done(result: AgentResult) -> None:
-            note = f"validated {result.final.value:.0f} spikes/s, ×{result.relative_activation.value:.2f} of best natural"
-            progress.update(tasks[result.agent], note=note)
+            note = f"{result.final.value:.0f} spikes/s, ×{result.relative_activation.value:.2f} of the best natural image"
+            progress.update(bars[result.agent], note=note)
+            if not console.is_terminal:
+                console.print(f"  {note}", highlight=False)
 
-        return run_experiment(config, journal, Watcher(stage, round_done, agent_done))
+        return experiment.run(journal, Watcher(stage, round_done, agent_done))
 
 
 def result_table(result: RunResult) -> Table:
-    """What was found, as the command prints it."""
+    """What was found, as the command prints it; fits 80 columns."""
     config, natural = result.config, result.natural
     table = Table(
-        title=f"{config.neuron} site {config.site}: spikes/s, mean of fresh repeats [95% interval]",
-        caption="relative activation: (final - spontaneous) / (best natural - spontaneous)",
+        title=f"{config.neuron} site {config.site}: spikes/s, means of fresh repeats",
+        caption="relative activation = (final - spontaneous) / (best natural - spontaneous)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for heading in ("agent", "spontaneous", "best natural", "first round", "final", "relative activation", "shown", "seconds"):
-        table.add_column(heading, justify="left" if heading == "agent" else "right")
+    headings = ("agent", "sponta-\nneous", "best\nnatural", "first\nround", "final", "relative activation\n[95% interval]",
+                "presen-\ntations", "s")  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "agent" else "right", no_wrap=heading.startswith("relative"))
     for agent in sorted(result.agents, key=lambda a: -a.final.value):
         table.add_row(
             agent.agent,
             f"{natural.spontaneous.value:.1f}",
             f"{natural.best.value:.1f}",
             f"{agent.first_round.value:.1f}",
-            f"{agent.final.value:.1f} [{agent.final.low:.1f}, {agent.final.high:.1f}]",
+            f"{agent.final.value:.1f}",
             str(agent.relative_activation),
             str(agent.search_presentations),
             f"{agent.wall_s:.0f}",

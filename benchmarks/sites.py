@@ -1,0 +1,112 @@
+"""Agents over sites: `python -m neurogym_v.benchmarks.sites`.
+
+Each site is a run of its own (journaled, resumable: start the same command again) with the same seed for every agent.
+Prints and writes, for each site, what natural images reach and what each agent reaches on fresh repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from neurogym_v.experiment import Experiment, RunConfig, RunResult
+from neurogym_v.journal import Journal
+from neurogym_v.registry import load_neuron
+from neurogym_v.types import NeuroGymError
+
+
+def choose_sites(neuron: str, count: int) -> list[int]:
+    """`count` sites spread evenly over those of a neuron: chosen by their place alone, not by how they do."""
+    available = load_neuron(neuron).sites
+    if not 1 <= count <= available:
+        raise NeuroGymError(f"--count: expected 1 to {available} sites, got {count}")
+    return [int(site) for site in np.linspace(0, available - 1, count).round()]
+
+
+def run_site(config: RunConfig, folder: Path) -> RunResult:
+    """One site, from its journal as far as that goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Journal(folder / f"{config.neuron}-{config.site}-{config.seed}.sqlite", config=asdict(config)) as journal:
+        if RunConfig.from_json(journal.config) != config:
+            raise NeuroGymError(f"{folder}: expected runs with these settings, found others; choose another --out")
+        return Experiment(config).run(journal)
+
+
+def site_table(results: list[RunResult]) -> Table:
+    """A row a site, a column an agent, and below what the bar asks: how often above 1, how often above random."""
+    agents = results[0].config.agents
+    table = Table(title="relative activation [95% interval], validated on fresh repeats", box=None)
+    for heading in ("site", "seed", "spontaneous", "best natural", *agents):
+        table.add_column(heading, justify="right")
+    for result in results:
+        natural, by_name = result.natural, {a.agent: a for a in result.agents}
+        table.add_row(
+            str(result.config.site),
+            str(result.config.seed),
+            f"{natural.spontaneous.value:.0f}",
+            f"{natural.best.value:.0f}",
+            *(str(by_name[name].relative_activation) for name in agents),
+        )
+    table.add_section()
+    scores = {n: np.array([_score(r, n) for r in results]) for n in agents}
+    rates = {n: np.array([_final(r, n) for r in results]) for n in agents}
+    table.add_row("", "", "", "median", *(f"{np.nanmedian(scores[n]):.2f}" for n in agents))
+    table.add_row("", "", "", "above 1", *(f"{int((scores[n] > 1).sum())}/{len(results)}" for n in agents))
+    if "random" in agents:
+        table.add_row(
+            "", "", "", "above random", *(f"{int((rates[n] > rates['random']).sum())}/{len(results)}" for n in agents)
+        )
+    expected = [[a.expected_relative_activation for a in r.agents] for r in results]
+    table.add_row("", "", "", "noise-free median", *(f"{v:.2f}" for v in np.nanmedian(np.array(expected), axis=0)))
+    return table
+
+
+def _score(result: RunResult, agent: str) -> float:
+    return next(a.relative_activation.value for a in result.agents if a.agent == agent)
+
+
+def _final(result: RunResult, agent: str) -> float:
+    return next(a.final.value for a in result.agents if a.agent == agent)
+
+
+def main() -> None:
+    default = RunConfig()
+    parser = argparse.ArgumentParser(prog="python -m neurogym_v.benchmarks.sites", description=__doc__)
+    parser.add_argument("--neuron", default=default.neuron)
+    parser.add_argument("--sites", type=int, nargs="*", help="which sites (default: --count of them, evenly spread)")
+    parser.add_argument("--count", type=int, default=8, help="how many sites, if not named [8]")
+    parser.add_argument("--agent", action="append", dest="agents", help=f"repeatable (default: {' '.join(default.agents)})")
+    parser.add_argument("--budget", type=int, default=default.budget, help="presentations of each search [3000]")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--generator", default=default.generator)
+    parser.add_argument("--device", default=default.device)
+    parser.add_argument("--out", type=Path, default=Path("runs/sites"), help="journals and table.json [runs/sites]")
+    chosen = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 120)
+    settings = {"neuron": chosen.neuron, "budget": chosen.budget, "generator": chosen.generator, "device": chosen.device}
+    agents = tuple(chosen.agents or default.agents)
+    try:
+        sites = chosen.sites or choose_sites(chosen.neuron, chosen.count)
+        grid = [RunConfig(agents=agents, site=site, seed=seed, **settings) for site in sites for seed in chosen.seeds]
+        results = [run_site(config, chosen.out) for config in track(grid, "sites", console=console)]
+    except NeuroGymError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    console.print(site_table(results))
+    rows = [
+        {"site": r.config.site, "seed": r.config.seed, "natural": asdict(r.natural.best), "agent": a.agent,
+         "relative_activation": asdict(a.relative_activation), "final": asdict(a.final),
+         "expected_relative_activation": a.expected_relative_activation, "wall_s": a.wall_s, "agent_s": a.agent_s}
+        for r in results for a in r.agents
+    ]  # fmt: skip
+    (chosen.out / "table.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

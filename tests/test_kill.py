@@ -1,0 +1,60 @@
+"""A run that is killed with SIGKILL at random moments, again and again, ends as the run that was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from neurogym_v.journal import Journal
+
+KILLS = 20
+SEARCH = "--neuron gabor --site 1 --budget 1200 --agent cma_es --agent ga:ponce2019 --lost .05".split()
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "neurogym_v.cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*arguments: str) -> None:
+    process = start(*arguments)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path: Path, photographs: Path) -> None:
+    search = [*SEARCH, "--references", str(photographs)]
+    finish("run", *search, "--out", str(tmp_path / "whole"))
+    rng, killed, written = np.random.default_rng(), 0, []
+    run = tmp_path / "killed"
+    while killed < KILLS:
+        process = start("resume", str(run)) if (run / "journal.sqlite").exists() else start("run", *search, "--out", str(run))
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("run folder"), process.communicate()[1]
+        time.sleep(rng.uniform(0, 0.8))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        killed += 1
+        with Journal(run / "journal.sqlite") as journal:
+            written.append(sum(len(b.rates) for name in ("natural", "cma_es", "ga:ponce2019") for b in journal.blocks(name)))
+    assert killed >= KILLS // 2, f"the run ended after {killed} kills"
+    assert written == sorted(written), "presentations were lost from the journal"
+    finish("resume", str(run))
+    with Journal(run / "journal.sqlite") as ours, Journal(tmp_path / "whole" / "journal.sqlite") as whole:
+        for name in ("natural", "cma_es", "ga:ponce2019"):
+            for a, b in zip(ours.blocks(name), whole.blocks(name), strict=True):
+                assert a.asks_for() == b.asks_for()
+                np.testing.assert_array_equal(a.rates, b.rates)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, tmp_path / "whole")]
+    for summary in summaries:
+        summary.pop("wall_s")
+        for agent in summary["agents"]:
+            agent.pop("wall_s"), agent.pop("agent_s")
+    assert summaries[0] == summaries[1]
