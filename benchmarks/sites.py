@@ -12,12 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from neurogym_v.experiment import Experiment, RunConfig, RunResult
 from neurogym_v.journal import Journal
+from neurogym_v.neurons.fitted import FittedNeuron
 from neurogym_v.registry import load_neuron
 from neurogym_v.types import NeuroGymError
 
@@ -63,9 +65,28 @@ def site_table(results: list[RunResult]) -> Table:
         table.add_row(
             "", "", "", "above random", *(f"{int((rates[n] > rates['random']).sum())}/{len(results)}" for n in agents)
         )
-    expected = [[a.expected_relative_activation for a in r.agents] for r in results]
-    table.add_row("", "", "", "noise-free median", *(f"{v:.2f}" for v in np.nanmedian(np.array(expected), axis=0)))
+    expected = np.array([[a.expected_relative_activation for a in r.agents] for r in results])
+    table.add_row("", "", "", "noise-free median", *_two(np.nanmedian(expected, axis=0)))
+    recorded = [_against_recorded(r) for r in results]
+    if all(recorded):
+        shares = np.array([[share for share in row or ()] for row in recorded])
+        table.add_row("", "", "", "noise-free, of the recorded photographs' best, median", *_two(np.median(shares, axis=0)))
+        table.add_row("", "", "", "above it", *(f"{int(n)}/{len(results)}" for n in (shares > 1).sum(axis=0)))
     return table
+
+
+def _two(values: NDArray[np.float64]) -> list[str]:
+    return [f"{value:.2f}" for value in values]
+
+
+def _against_recorded(result: RunResult) -> list[float] | None:
+    """Each agent's noise-free rate as `relative_activation`, but against the best of the photographs of the site's own
+    recording: hundreds more than may ship, and those the site was fitted to. None for neurons without recordings."""
+    source = load_neuron(result.config.neuron).source
+    if not isinstance(source, FittedNeuron):
+        return None
+    card, grey = source.cards[result.config.site], result.natural.expected_spontaneous
+    return [(a.expected_final - grey) / (card.best_recorded_model_hz - grey) for a in result.agents]
 
 
 def _score(result: RunResult, agent: str) -> float:

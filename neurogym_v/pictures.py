@@ -50,7 +50,7 @@ def draw_evolution(result: RunResult, generator: Generator) -> Figure:
         bottom=0.08,
         top=0.93,
         wspace=0.06,
-        hspace=0.32,
+        hspace=0.28,
     )
     config = result.config
     figure.suptitle(
@@ -101,7 +101,8 @@ def _curves(axes: Axes, result: RunResult) -> None:
         )
     axes.set(xlabel="presentations", ylabel="spikes/s", xlim=(0, result.config.budget * 1.05))
     axes.set_ylim(bottom=0)
-    axes.set_title("points: the recommended image, validated with fresh repeats", fontsize=8, loc="right")
+    note = "film: each round's image of highest response, one presentation · points: the recommended image, fresh repeats"
+    axes.set_title(note, fontsize=8, loc="right")
     axes.legend(fontsize=8, frameon=False, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -11,13 +11,16 @@ import torch
 from neurogym_v.session import Session
 from neurogym_v.types import Latents, Rates, References
 
-SPONTANEOUS, SCREENING, FINALISTS, FINAL = 40, 10, 16, 80
-"""Repeats of a grey screen and of every natural image, how many of these go on, and their further repeats (half to choose
-the best, half to estimate it)."""
+SPONTANEOUS = 80
+"""Repeats of a grey screen."""
+SCREENING = 10
+"""Repeats of every natural image."""
+FINALISTS, FINAL = 12, 160
+"""How many of them go on, and their further repeats: half to choose the best, half to estimate it."""
+REPEATS = 80
+"""Fresh repeats of a recommended image."""
 GREY = 128
 """Of 255: the screen between images."""
-REPEATS = 40
-"""Fresh repeats of a recommended image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 from neurogym_v.env import NeuronEnv
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.neurons.noise import LostTrials, Poisson
+
+# tests run side by side: one thread each is faster than many that wait for each other, in subprocesses too
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 class Cosines(torch.nn.Module):

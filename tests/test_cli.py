@@ -137,6 +137,23 @@ def test_a_place_that_cannot_be_written(small: list[str], tmp_path: Path, capsys
     assert "expected the journal of a run, found no file" in refused(capsys, "resume", str(tmp_path))
 
 
+def test_journals_that_cannot_be_continued(small: list[str], tmp_path: Path, capsys) -> None:
+    assert main(["run", *small, "--out", str(tmp_path / "run")]) == 0
+    path = tmp_path / "run" / "journal.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    assert f"journal {path}: expected a whole" in refused(capsys, "resume", str(tmp_path / "run"))
+    assert path.read_bytes() == whole[: len(whole) * 2 // 3]
+    path.write_bytes(whole)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meta SET value = '2' WHERE key = 'version'")
+    assert "expected version 1, found version 2" in refused(capsys, "resume", str(tmp_path / "run"))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
+        db.execute("UPDATE presentation SET latent = (SELECT latent FROM presentation WHERE latent IS NOT NULL LIMIT 1)")
+    assert "replay diverged in session 'natural'" in refused(capsys, "resume", str(tmp_path / "run"))
+
+
 def test_a_full_disk_stops_the_run_in_one_line_and_it_can_be_continued(small: list[str], tmp_path: Path) -> None:
     """A limit on the size of files is what any user can set; the kernel then refuses to write as a full disk does."""
     out = tmp_path / "run"

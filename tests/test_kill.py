@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -58,3 +59,18 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path: Path, pho
         for agent in summary["agents"]:
             agent.pop("wall_s"), agent.pop("agent_s")
     assert summaries[0] == summaries[1]
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path, photographs: Path) -> None:
+    run = tmp_path / "run"
+    process = start("run", *SEARCH, "--budget", "100000", "--references", str(photographs), "--out", str(run))
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "cma_es":
+        pass
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"Continue with: neurogym-v resume {run}" in printed
+    with Journal(run / "journal.sqlite") as journal:
+        assert journal.blocks("natural")

