@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -34,11 +38,23 @@ def choose_sites(neuron: str, count: int) -> list[int]:
 
 def run_site(config: RunConfig, folder: Path) -> RunResult:
     """One site, from its journal as far as that goes."""
+    experiment = Experiment(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with Journal(folder / f"{config.neuron}-{config.site}-{config.seed}.sqlite", config=asdict(config)) as journal:
+    with Journal(folder / f"{Path(config.neuron).stem}-{config.site}-{config.seed}.sqlite", config=asdict(config)) as journal:
         if RunConfig.from_json(journal.config) != config:
             raise NeuroGymError(f"{folder}: expected runs with these settings, found others; choose another --out")
-        return Experiment(config).run(journal)
+        return experiment.run(journal)
+
+
+def run_all(grid: list[RunConfig], folder: Path, *, jobs: int, console: Console) -> list[RunResult]:
+    """All sites, `jobs` at a time, each process with its share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        running = [pool.submit(run_site, config, folder) for config in grid]
+        for _ in track(as_completed(running), "sites", total=len(grid), console=console):
+            pass
+        return [future.result() for future in running]
 
 
 def site_table(results: list[RunResult]) -> Table:
@@ -108,6 +124,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--generator", default=default.generator)
     parser.add_argument("--device", default=default.device)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="sites at a time [one a core]")
     parser.add_argument("--out", type=Path, default=Path("runs/sites"), help="journals and table.json [runs/sites]")
     chosen = parser.parse_args()
     console = Console(width=None if Console().is_terminal else 120)
@@ -116,7 +133,7 @@ def main() -> None:
     try:
         sites = chosen.sites or choose_sites(chosen.neuron, chosen.count)
         grid = [RunConfig(agents=agents, site=site, seed=seed, **settings) for site in sites for seed in chosen.seeds]
-        results = [run_site(config, chosen.out) for config in track(grid, "sites", console=console)]
+        results = run_all(grid, chosen.out, jobs=chosen.jobs, console=console)
     except NeuroGymError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     console.print(site_table(results))

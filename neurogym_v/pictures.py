@@ -76,7 +76,7 @@ def _film(figure: Figure, grid: GridSpec, row: int, agent: AgentResult, colour: 
             if column == 0:
                 axes.set_ylabel(agent.agent, color=colour, fontsize=9, fontweight="bold")
     final = figure.add_subplot(grid[row, FRAMES:])
-    title = f"recommended: {_hz(agent.final.value)}\n×{agent.relative_activation.value:.2f} of best natural"
+    title = f"recommended: {_hz(agent.final.value)}\nrelative activation {agent.relative_activation.value:.2f}"
     _picture(final, _draw(generator, agent.recommended)[0], title, colour=colour)
 
 

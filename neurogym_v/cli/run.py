@@ -119,7 +119,7 @@ def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunR
             progress.update(bars[name], completed=feedback.spent, note=note)
 
         def agent_done(result: AgentResult) -> None:
-            note = f"{result.final.value:.0f} spikes/s, ×{result.relative_activation.value:.2f} of the best natural image"
+            note = f"{result.final.value:.0f} spikes/s, relative activation {result.relative_activation.value:.2f}"
             progress.update(bars[result.agent], note=note)
             if not console.is_terminal:
                 console.print(f"  {note}", highlight=False)
