@@ -71,7 +71,8 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         noise: `poisson` (counts in 100 ms) or `none`; lost: probability that a trial is lost (both for named neurons).
         device: `auto`, `cpu`, `cuda`, ...
         render_mode: `rgb_array` (the last round as a labelled grid) or None.
-        journal, session: where presentations are written, and under which name (see `neurogym_v.journal`).
+        journal, session: where presentations are written, and under which name (see `neurogym_v.journal`); sessions after
+            the first reset get `#1`, `#2`, ... behind it.
 
     ## Version history
     v0: first version.
@@ -103,7 +104,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         if not 0 <= site < self.neuron.sites:
             raise NeuroGymError(f"site: expected 0 to {self.neuron.sites - 1} for this neuron, got {site}")
         self.site, self.budget, self.batch_size, self.render_mode = site, budget, batch_size, render_mode
-        self._journal, self._name = journal, session
+        self._journal, self._name, self._sessions = journal, session, 0
         d, bound = self.generator.latent_dim, self.generator.bound
         self.action_space = spaces.Box(-bound, bound, (batch_size, d), np.float32)
         self.observation_space = cast("gym.Space[Observation]", observation_space(batch_size))
@@ -135,7 +136,9 @@ class NeuronEnv(gym.Env[Observation, Latents]):
 
     def begin(self, entropy: int) -> Session:
         """Start a session whose randomness is all in `entropy`."""
-        self.session = Session(self.generator, self.neuron, seed=entropy, journal=self._journal, name=self._name)
+        name = f"{self._name}#{self._sessions}" if self._sessions else self._name
+        self._sessions += 1
+        self.session = Session(self.generator, self.neuron, seed=entropy, journal=self._journal, name=name)
         self.references = None
         self.best_rate, self.lost = -np.inf, 0
         self._round: tuple[Latents, Rates] | None = None

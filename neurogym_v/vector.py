@@ -42,7 +42,8 @@ class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
             raise NeuroGymError(f"sites: expected {num_envs}, one a session, got {len(sites)}")
         if isinstance(kwargs.get("generator", "natural64"), str):
             kwargs["generator"] = load_generator(kwargs.get("generator", "natural64"), device=kwargs.get("device", "auto"))
-        self.envs = [NeuronEnv(site=site, **kwargs) for site in sites]
+        name = kwargs.pop("session", "session")
+        self.envs = [NeuronEnv(site=site, session=f"{name}-{i}", **kwargs) for i, site in enumerate(sites)]
         first = self.envs[0]
         self._neurons = [env.neuron for env in self.envs if isinstance(env.neuron, SimulatedNeuron)]
         if len(self._neurons) < num_envs or len({id(neuron.source) for neuron in self._neurons}) > 1:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from neurogym_v.journal import Block, Journal, JournalError
+from neurogym_v.vector import NeuronVectorEnv
 
 
 def block(kind: str = "search", n: int = 4, seed: int = 0) -> Block:
@@ -176,6 +177,22 @@ def test_replay_that_diverges_is_reported(tmp_path: Path, make_env) -> None:
         env = make_env(journal=journal)
         env.reset(seed=1)
         env.step(latents)
+        env = make_env(journal=journal)
         env.reset(seed=1)
         with pytest.raises(JournalError, match="diverged in session 'session': block 0"):
             env.step(latents + np.float32(1e-6))
+
+
+def test_every_reset_is_a_session_of_its_own(tmp_path: Path, make_env, cosines) -> None:
+    latents = np.random.default_rng(0).standard_normal((2, 10, 36)).astype(np.float32)
+    with Journal(tmp_path / "journal.sqlite", config={}) as journal:
+        for _ in range(2):  # the second time all of it is replayed
+            env = make_env(journal=journal)
+            for seed in (1, 2):
+                env.reset(seed=seed)
+                env.step(latents[0])
+        sessions = NeuronVectorEnv(2, neuron="gabor", generator=cosines, budget=20, batch_size=10, journal=journal)
+        sessions.reset(seed=1)
+        sessions.step(latents)
+        names = ("session", "session#1", "session-0", "session-1")
+        assert [len(journal.blocks(name)) for name in names] == [1, 1, 1, 1]
