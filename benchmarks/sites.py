@@ -58,59 +58,57 @@ def run_all(grid: list[RunConfig], folder: Path, *, jobs: int, console: Console)
 
 
 def site_table(results: list[RunResult]) -> Table:
-    """A row a site, a column an agent, and below what the bar asks: how often above 1, how often above random."""
+    """A row a site and seed, a column an agent; below, over sites (the mean of a site's seeds): median, and how many."""
     agents = results[0].config.agents
     table = Table(title="relative activation [95% interval], validated on fresh repeats", box=None)
-    for heading in ("site", "seed", "spontaneous", "best natural", *agents):
+    for heading in ("site", "seed", "grey", "best natural", *agents):
         table.add_column(heading, justify="right")
     for result in results:
-        natural, by_name = result.natural, {a.agent: a for a in result.agents}
-        table.add_row(
-            str(result.config.site),
-            str(result.config.seed),
-            f"{natural.spontaneous.value:.0f}",
-            f"{natural.best.value:.0f}",
-            *(str(by_name[name].relative_activation) for name in agents),
-        )
+        natural, config = result.natural, result.config
+        cells = [str(agent.relative_activation) for agent in result.agents]
+        rates = [f"{natural.spontaneous.value:.0f}", f"{natural.best.value:.0f}"]
+        table.add_row(str(config.site), str(config.seed), *rates, *cells)
     table.add_section()
-    scores = {n: np.array([_score(r, n) for r in results]) for n in agents}
-    rates = {n: np.array([_final(r, n) for r in results]) for n in agents}
-    table.add_row("", "", "", "median", *(f"{np.nanmedian(scores[n]):.2f}" for n in agents))
-    table.add_row("", "", "", "above 1", *(f"{int((scores[n] > 1).sum())}/{len(results)}" for n in agents))
+
+    def summary(what: str, values: list[str]) -> None:
+        table.add_row("", "", "", what, *values)
+
+    scores = by_site(results, [[a.relative_activation.value for a in r.agents] for r in results])
+    summary("median of sites", [f"{value:.2f}" for value in np.nanmedian(scores, axis=0)])
+    summary("sites above 1", _counts(scores > 1))
     if "random" in agents:
-        table.add_row(
-            "", "", "", "above random", *(f"{int((rates[n] > rates['random']).sum())}/{len(results)}" for n in agents)
-        )
-    expected = np.array([[a.expected_relative_activation for a in r.agents] for r in results])
-    table.add_row("", "", "", "noise-free median", *_two(np.nanmedian(expected, axis=0)))
+        rates_hz = by_site(results, [[a.final.value for a in r.agents] for r in results])
+        summary("sites above random", _counts(rates_hz > rates_hz[:, [agents.index("random")]]))
+    expected = by_site(results, [[a.expected_relative_activation for a in r.agents] for r in results])
+    summary("noise-free, median", [f"{value:.2f}" for value in np.nanmedian(expected, axis=0)])
     recorded = [_against_recorded(r) for r in results]
     if all(recorded):
-        shares = np.array([[share for share in row or ()] for row in recorded])
-        table.add_row("", "", "", "noise-free, of the recorded photographs' best, median", *_two(np.median(shares, axis=0)))
-        table.add_row("", "", "", "above it", *(f"{int(n)}/{len(results)}" for n in (shares > 1).sum(axis=0)))
+        shares = by_site(results, recorded)
+        summary("of the best recorded, median", [f"{value:.2f}" for value in np.median(shares, axis=0)])
+        summary("sites above it", _counts(shares > 1))
     return table
 
 
-def _two(values: NDArray[np.float64]) -> list[str]:
-    return [f"{value:.2f}" for value in values]
+def by_site(results: list[RunResult], values: list[list[float]]) -> NDArray[np.float64]:
+    """(sites, agents) means over the seeds of a site: sites are what a claim generalises over, seeds are not."""
+    sites = [result.config.site for result in results]
+    return np.array(
+        [np.mean([v for v, s in zip(values, sites, strict=True) if s == site], axis=0) for site in dict.fromkeys(sites)]
+    )
 
 
-def _against_recorded(result: RunResult) -> list[float] | None:
+def _counts(passed: NDArray[np.bool_]) -> list[str]:
+    return [f"{int(n)}/{len(passed)}" for n in passed.sum(axis=0)]
+
+
+def _against_recorded(result: RunResult) -> list[float]:
     """Each agent's noise-free rate as `relative_activation`, but against the best of the photographs of the site's own
-    recording: hundreds more than may ship, and those the site was fitted to. None for neurons without recordings."""
+    recording: hundreds more than may ship, and those the site was fitted to. Empty for neurons without recordings."""
     source = load_neuron(result.config.neuron).source
     if not isinstance(source, FittedNeuron):
-        return None
+        return []
     card, grey = source.cards[result.config.site], result.natural.expected_spontaneous
     return [(a.expected_final - grey) / (card.best_recorded_model_hz - grey) for a in result.agents]
-
-
-def _score(result: RunResult, agent: str) -> float:
-    return next(a.relative_activation.value for a in result.agents if a.agent == agent)
-
-
-def _final(result: RunResult, agent: str) -> float:
-    return next(a.final.value for a in result.agents if a.agent == agent)
 
 
 def main() -> None:

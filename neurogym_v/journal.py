@@ -29,7 +29,7 @@ CREATE TABLE block (
     shown_at TEXT NOT NULL, UNIQUE (session, number));
 CREATE TABLE presentation (
     block INTEGER NOT NULL REFERENCES block, place INTEGER NOT NULL, image TEXT, latent BLOB, rates BLOB NOT NULL,
-    PRIMARY KEY (block, place)) WITHOUT ROWID;
+    PRIMARY KEY (block, place));
 """
 
 

@@ -6,8 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from neurogym_v.benchmarks.sites import choose_sites
+import numpy as np
+
+from neurogym_v.benchmarks.sites import by_site, choose_sites
+from neurogym_v.experiment import RunConfig
 
 
 def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +39,11 @@ def test_sites(tmp_path: Path) -> None:
 def test_sites_are_spread_over_the_neuron() -> None:
     assert choose_sites("gabor", 4) == [0, 4, 7, 11]
     assert choose_sites("gabor", 12) == list(range(12))
+
+
+def test_seeds_are_averaged_within_their_site() -> None:
+    results = [SimpleNamespace(config=RunConfig(site=site, seed=seed)) for site in (4, 9) for seed in (0, 1)]
+    np.testing.assert_allclose(by_site(results, [[1, 0], [3, 0], [10, 5], [20, 7]]), [[2, 0], [15, 6]])
 
 
 def test_speed() -> None:
