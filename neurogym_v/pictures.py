@@ -6,15 +6,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from neurogym_v.experiment import AgentResult, RunResult
-from neurogym_v.generators import Generator, quantise
+from neurogym_v.generators import Generator, draw
 from neurogym_v.render import to_pil
-from neurogym_v.types import Images, Latents
+from neurogym_v.types import Images
 
 matplotlib.use("Agg")
 COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#dc2626", "#7c3aed")
@@ -30,7 +29,7 @@ def save_pictures(result: RunResult, generator: Generator, folder: Path) -> list
     files = [evolution]
     for agent in result.agents:
         files.append(folder / f"final-{agent.agent.replace(':', '-')}.png")
-        to_pil(_draw(generator, agent.recommended)[0]).save(files[-1])
+        to_pil(draw(generator, agent.recommended)[0]).save(files[-1])
     files.append(folder / "best-natural.png")
     to_pil(_natural(result)).save(files[-1])
     return files
@@ -69,7 +68,7 @@ def _film(figure: Figure, grid: GridSpec, row: int, agent: AgentResult, colour: 
     chosen = [rounds[i] for i in np.unique(np.linspace(0, len(rounds) - 1, FRAMES).astype(int))] if rounds else []
     bests = [int(np.nanargmax(r.rates)) for r in chosen]
     if chosen:
-        images = _draw(generator, np.stack([r.latents[i] for r, i in zip(chosen, bests, strict=True)]))
+        images = draw(generator, np.stack([r.latents[i] for r, i in zip(chosen, bests, strict=True)]))
         for column, (feedback, i) in enumerate(zip(chosen, bests, strict=True)):
             axes = figure.add_subplot(grid[row, column])
             _picture(axes, images[column], f"r{feedback.round + 1}: {feedback.rates[i]:.0f}", colour=None, size=7)
@@ -77,7 +76,7 @@ def _film(figure: Figure, grid: GridSpec, row: int, agent: AgentResult, colour: 
                 axes.set_ylabel(agent.agent, color=colour, fontsize=9, fontweight="bold")
     final = figure.add_subplot(grid[row, FRAMES:])
     title = f"recommended: {_hz(agent.final.value)}\nrelative activation {agent.relative_activation.value:.2f}"
-    _picture(final, _draw(generator, agent.recommended)[0], title, colour=colour)
+    _picture(final, draw(generator, agent.recommended)[0], title, colour=colour)
 
 
 def _curves(axes: Axes, result: RunResult) -> None:
@@ -113,13 +112,6 @@ def _picture(axes: Axes, image: Images, title: str, *, colour: str | None = "#16
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=colour is not None, color=colour or "none", linewidth=2)
-
-
-def _draw(generator: Generator, latents: Latents) -> Images:
-    with torch.inference_mode():
-        parameters = getattr(generator, "parameters", None)
-        device = next(parameters()).device if parameters else "cpu"
-        return quantise(generator(torch.from_numpy(np.array(latents, dtype=np.float32)).to(device)))
 
 
 def _natural(result: RunResult) -> Images:

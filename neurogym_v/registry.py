@@ -34,11 +34,6 @@ NEURONS = {
     "v4": "neurogym_v.neurons.fitted:FittedNeuron",
     "gabor": "neurogym_v.neurons.gabor:Gabor",
 }
-KINDS = {
-    "generator:natural": "neurogym_v.generators.natural:Natural",
-    "neuron:fitted": "neurogym_v.neurons.fitted:FittedNeuron",
-}
-"""What reads a weights file, by the kind in its header."""
 NOISES = ("poisson", "none")
 
 
@@ -123,6 +118,7 @@ def _load(kind: str, name: str, device: str) -> Any:
     if path.suffix != ".safetensors" and not path.exists():
         raise nearest(kind, name, known)
     found = weights.kind_of(path)
-    if not found.startswith(f"{kind}:"):
-        raise weights.WeightsError(f"weights file {path}: expected a {kind}, found {found!r}")
-    return resolve("kind of weights file", found, KINDS).load(path, device=device)
+    for cls in (resolve(kind, entry, known) for entry in known):
+        if getattr(import_module(cls.__module__), "KIND", None) == found:  # what its weights files say they are
+            return cls.load(path, device=device)
+    raise weights.WeightsError(f"weights file {path}: expected a {kind}, found {found!r}")

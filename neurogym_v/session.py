@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from neurogym_v.generators import Generator, quantise
+from neurogym_v.generators import Generator, draw
 from neurogym_v.journal import Block, Journal, JournalError
 from neurogym_v.neurons.simulated import Neuron
 from neurogym_v.types import Images, Latents, NeuroGymError, Rates
@@ -38,8 +37,6 @@ class Session:
         """Presentations so far, by what they were for."""
         self.replaying = journal.blocks(name) if journal else []
         self._number = 0
-        parameters = getattr(generator, "parameters", None)  # a generator is a torch module where it can be
-        self._device = next(parameters(), torch.empty(0)).device if parameters else torch.device("cpu")
 
     @property
     def replayed(self) -> bool:
@@ -65,8 +62,7 @@ class Session:
 
     def draw(self, latents: Latents) -> Images:
         """(n, d) latents -> (n, 3, s, s) uint8 images, on the generator's device."""
-        with torch.inference_mode():
-            return quantise(self.generator(torch.from_numpy(np.ascontiguousarray(latents)).to(self._device)))
+        return draw(self.generator, latents)
 
     def show_latents(self, latents: Latents, *, kind: str, order: NDArray[np.intp] | None = None) -> tuple[Latents, Rates]:
         """Show the images of latents[order] (of each once, by default): (n, d) as shown and (len(order), sites) spikes/s."""
