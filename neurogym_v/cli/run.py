@@ -33,23 +33,22 @@ def add(commands: Any) -> None:
         description="Let agents search, one after the other with the same luck, for images that drive a neuron; compare "
         "what they recommend with natural images, on fresh presentations; write journal, table and pictures to a folder.",
         epilog="example: neurogym-v run --agent cma_es --agent ga:ponce2019 --neuron v4 --site 3 --budget 3000",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = RunConfig()
     run.add_argument("--agent", action="append", dest="agents", metavar="NAME[:PRESET]", help="repeat for several agents "
-                     f"(default: {' '.join(default.agents)})")  # fmt: skip
-    run.add_argument("--neuron", default=default.neuron, help="name or weights file")
-    run.add_argument("--site", type=int, default=default.site, help="which of the neuron's sites is to be driven")
-    run.add_argument("--generator", default=default.generator, help="name or weights file")
-    run.add_argument("--budget", type=int, default=default.budget, help="presentations of each agent's search")
-    run.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round")
-    run.add_argument("--seed", type=int, default=default.seed, help="of agents and noise; same seed, same run")
-    run.add_argument("--noise", choices=NOISES, default=default.noise, help="Poisson counts in 100 ms, or none")
-    run.add_argument("--lost", type=float, default=default.lost, help="probability that a trial is lost")
-    run.add_argument("--references", metavar="FOLDER", help="natural images to compare with (default: several hundred "
-                     "crops of photographs inside installed packages)")  # fmt: skip
-    run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
-    run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new (default: runs/DATE-NEURON-SITE)")
+                     f"[{' '.join(default.agents)}]")  # fmt: skip
+    run.add_argument("--neuron", default=default.neuron, help="name or weights file [%(default)s]")
+    run.add_argument("--site", type=int, default=default.site, help="which of the neuron's sites is to be driven [%(default)s]")
+    run.add_argument("--generator", default=default.generator, help="name or weights file [%(default)s]")
+    run.add_argument("--budget", type=int, default=default.budget, help="presentations of each agent's search [%(default)s]")
+    run.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
+    run.add_argument("--seed", type=int, default=default.seed, help="of agents and noise; same seed, same run [%(default)s]")
+    run.add_argument("--noise", choices=NOISES, default=default.noise, help="Poisson counts in 100 ms, or none [%(default)s]")
+    run.add_argument("--lost", type=float, default=default.lost, help="probability that a trial is lost [%(default)s]")
+    run.add_argument("--references", metavar="FOLDER", help="natural images to compare with [several hundred "
+                     "crops of photographs inside installed packages]")  # fmt: skip
+    run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ... [%(default)s]")
+    run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new [runs/DATE-NEURON-SITE]")
     run.set_defaults(command=_run)
     resume = commands.add_parser(
         "resume",
@@ -132,12 +131,12 @@ def result_table(result: RunResult) -> Table:
     config, natural = result.config, result.natural
     table = Table(
         title=f"{config.neuron} site {config.site}: spikes/s, means of fresh repeats",
-        caption="relative activation = (final - spontaneous) / (best natural - spontaneous)",
+        caption="relative activation = (final - spontaneous) / (best natural - spontaneous); shown: presentations",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     headings = ("agent", "sponta-\nneous", "best\nnatural", "first\nround", "final", "relative activation\n[95% interval]",
-                "presen-\ntations", "s")  # fmt: skip
+                "shown", "s")  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "agent" else "right", no_wrap=heading.startswith("relative"))
     for agent in sorted(result.agents, key=lambda a: -a.final.value):

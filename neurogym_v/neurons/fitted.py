@@ -72,7 +72,10 @@ def features(images: Images, *, block: int, size: int, device: str) -> torch.Ten
 
 
 class FittedNeuron(SimulatedNeuron):
-    """V4 sites: `expected_rate` is (n, sites) spikes/s; `cards[site]` says what each of them is."""
+    """Sites of macaque V4: EfficientNet-Lite0 features and a readout each, fitted to recordings, spikes/s.
+
+    `cards[site]` says where a site was recorded and how well it is modelled.
+    """
 
     def __init__(
         self,
