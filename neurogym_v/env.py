@@ -123,11 +123,11 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.begin(int(self.np_random.integers(2**63)))
         count = (options or {}).get("references", 0)
         if not isinstance(count, int) or not 0 <= count < self.budget:
             raise NeuroGymError(f"options['references']: expected 0 <= images < budget {self.budget}, got {count!r}")
+        super().reset(seed=seed)
+        self.begin(int(self.np_random.integers(2**63)))
         info: dict[str, Any] = {}
         if count:
             self.references = self._show_references(count)

@@ -86,7 +86,7 @@ def _curves(axes: Axes, result: RunResult) -> None:
     axes.axhline(natural.spontaneous.value, color="#9ca3af", lw=1, ls=":", label="spontaneous (grey screen)")
     for agent, colour in zip(result.agents, _colours(len(result.agents)), strict=True):
         spent = [r.spent for r in agent.rounds]
-        rates = np.array([np.nanmean(r.rates) if np.isfinite(r.rates).any() else np.nan for r in agent.rounds])
+        rates = [r.mean_rate for r in agent.rounds]
         axes.plot(spent, rates, color=colour, lw=1.6, label=f"{agent.agent}: mean of the round")
         final = agent.final
         axes.errorbar(

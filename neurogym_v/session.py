@@ -38,11 +38,6 @@ class Session:
         self.replaying = journal.blocks(name) if journal else []
         self._number = 0
 
-    @property
-    def replayed(self) -> bool:
-        """Whether the next block comes from the journal."""
-        return self._number < len(self.replaying)
-
     def clip(self, latents: Latents) -> Latents:
         """(n, d) latents as they will be shown.
 
@@ -103,7 +98,7 @@ class Session:
         Raises:
             JournalError: the journal has another block in this place.
         """
-        if not self.replayed:
+        if self._number >= len(self.replaying):
             return None
         recorded = self.replaying[self._number]
         if recorded.asks_for() != Block(kind, names, latents, recorded.rates).asks_for():

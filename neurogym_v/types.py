@@ -61,3 +61,15 @@ class Feedback:
     left: int
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """The agent's own numbers (step size, norm, model fit) for trackers."""
+
+    @property
+    def mean_rate(self) -> float:
+        """Spikes/s over the valid trials; NaN if all were lost."""
+        valid = self.rates[np.isfinite(self.rates)]
+        return float(valid.mean()) if len(valid) else float("nan")
+
+    @property
+    def best_rate(self) -> float:
+        """The highest single response, spikes/s, a noisy one; NaN if all trials were lost."""
+        valid = self.rates[np.isfinite(self.rates)]
+        return float(valid.max()) if len(valid) else float("nan")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
+from neurogym_v.files import write_whole
 from neurogym_v.types import NeuroGymError
 
 
@@ -36,17 +35,10 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor], *, kind: str, card: Mapping[str, object]) -> str:
     """Write `tensors` with their `kind` and data card (JSON) to `path`, whole or not at all; returns the digest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     sha = digest(tensors)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"kind": kind, "sha256": sha, "card": json.dumps(card, sort_keys=True)})
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    metadata = {"kind": kind, "sha256": sha, "card": json.dumps(card, sort_keys=True)}
+    write_whole(path, lambda file: file.write(serialise(tensors, metadata=metadata)))
     return sha
 
 

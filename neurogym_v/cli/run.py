@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from neurogym_v.experiment import AGENTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
+from neurogym_v.files import write_whole
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
 from neurogym_v.registry import NOISES
@@ -113,8 +114,8 @@ def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunR
                 console.print(name, highlight=False)
 
         def round_done(name: str, feedback: Feedback) -> None:
-            rates = feedback.rates[np.isfinite(feedback.rates)]
-            note = f"round mean {rates.mean():.0f} spikes/s" if len(rates) else "all trials lost"
+            mean = feedback.mean_rate
+            note = "all trials lost" if np.isnan(mean) else f"round mean {mean:.0f} spikes/s"
             progress.update(bars[name], completed=feedback.spent, note=note)
 
         def agent_done(result: AgentResult) -> None:
@@ -157,7 +158,7 @@ def write_summary(result: RunResult, path: Path) -> None:
     """All numbers of a run as JSON, whole or not at all."""
 
     def plain(agent: AgentResult) -> dict[str, Any]:
-        rounds = [{"spent": r.spent, "mean": _mean(r.rates), "best": _best(r.rates)} for r in agent.rounds]
+        rounds = [{"spent": r.spent, "mean": r.mean_rate, "best": r.best_rate} for r in agent.rounds]
         values = {
             name: getattr(agent, name) for name in AgentResult.__dataclass_fields__ if name not in ("rounds", "recommended")
         }
@@ -177,17 +178,7 @@ def write_summary(result: RunResult, path: Path) -> None:
         "wall_s": result.wall_s,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_without_nan(summary), indent=1))
-    temporary.replace(path)
-
-
-def _mean(rates: np.ndarray[Any, Any]) -> float:
-    return float(np.nanmean(rates)) if np.isfinite(rates).any() else float("nan")
-
-
-def _best(rates: np.ndarray[Any, Any]) -> float:
-    return float(np.nanmax(rates)) if np.isfinite(rates).any() else float("nan")
+    write_whole(path, lambda file: file.write(json.dumps(_without_nan(summary), indent=1).encode()))
 
 
 def _without_nan(value: Any) -> Any:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from neurogym_v import weights
+from neurogym_v.files import write_whole
 from neurogym_v.generators import photographs
 from neurogym_v.generators.natural import KIND, Natural
 from neurogym_v.types import NeuroGymError
@@ -202,26 +201,12 @@ class Trainer:
         self.step_number, self.seconds, self.log_beta = progress["step"], progress["seconds"], progress["log_beta"]
 
 
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: a kill leaves the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
 def _grid(rows: Tensor, columns: int, path: Path) -> None:
     """Write images (n, 3, s, s) in [0, 1] as one PNG."""
     n, channels, size, _ = rows.shape
     sheet = rows.reshape(n // columns, columns, channels, size, size).permute(0, 3, 1, 4, 2)
     pixels = sheet.reshape(n // columns * size, columns * size, channels).mul(255).round().byte().cpu().numpy()
-    _write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
+    write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
 def reconstruction_psnr(encoder: Encoder, decoder: Natural, kept: Tensor) -> float:
@@ -250,7 +235,7 @@ def _publish(trainer: Trainer, kept: Tensor, counts: Mapping[str, int], out: Pat
             real = F.interpolate(kept[:16].float() / 255, (64, 64), mode="bilinear", antialias=True).to(latents.device)
             sheet += [real, decoder(encoder(real)[0])]
     _grid(torch.cat(sheet).clamp(0, 1), 16, out.with_suffix(".png"))
-    _write_whole(out.with_suffix(".checkpoint"), lambda file: torch.save(trainer.state_dict(), file))
+    write_whole(out.with_suffix(".checkpoint"), lambda file: torch.save(trainer.state_dict(), file))
     return sha, psnr
 
 
