@@ -61,6 +61,20 @@ def load(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, o
     return tensors, json.loads(header.get("card", "{}"))
 
 
+def check(path: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise WeightsError unless there are exactly these tensors, of these shapes, with finite floating-point numbers."""
+    if tensors.keys() != shapes.keys():
+        missing, more = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+        raise WeightsError(f"weights file {path}: expected tensors {sorted(shapes)}, found none of {missing}, but {more}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shape:
+            raise WeightsError(f"weights file {path}: {name}: expected shape {shape}, found {tuple(tensor.shape)}")
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            found = "others" if tensor.is_floating_point() else str(tensor.dtype)
+            raise WeightsError(f"weights file {path}: {name}: expected finite floating-point numbers, found {found}")
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise WeightsError(f"weights file {path}: expected a safetensors file, found none")

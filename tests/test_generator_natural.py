@@ -111,7 +111,7 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path, natural: Natural) -
         Natural.load(path)
 
 
-@pytest.mark.parametrize("change", ["renamed", "missing", "more", "shape", "number"])
+@pytest.mark.parametrize("change", ["renamed", "missing", "more", "shape", "number", "nan"])
 def test_other_tensors_are_refused_in_one_line(tmp_path: Path, natural: Natural, change: str) -> None:
     tensors = dict(natural.state_dict())
     first = next(iter(tensors))
@@ -123,6 +123,8 @@ def test_other_tensors_are_refused_in_one_line(tmp_path: Path, natural: Natural,
         tensors["more"] = torch.zeros(1)
     elif change == "shape":
         tensors[first] = tensors[first][:-1]
+    elif change == "nan":
+        tensors[first] = tensors[first] * float("nan")
     else:
         tensors[first] = tensors[first].to(torch.int64)
     path = tmp_path / "tensors.safetensors"

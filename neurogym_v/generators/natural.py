@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurogym_v import weights
-from neurogym_v.weights import WeightsError
 
 KIND = "generator:natural"
 SHIPPED = Path(__file__).with_name("weights") / "natural64.safetensors"
@@ -82,11 +81,6 @@ class Natural(nn.Module):
         path = SHIPPED if path is None else path
         tensors, _ = weights.load(path, kind=KIND)
         model = cls()
-        expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
-        found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            want, got = expected.get(name, "no such tensor"), found.get(name, "no such tensor")
-            if want != got:
-                raise WeightsError(f"weights file {path}: tensor {name!r}: expected {want}, found {got}")
+        weights.check(path, tensors, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
         model.load_state_dict(tensors)
         return model.to(device).eval().requires_grad_(False)

@@ -11,8 +11,6 @@ step by step.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,19 +119,7 @@ class FittedNeuron(SimulatedNeuron):
         except TypeError as error:
             raise WeightsError(f"weights file {path}: expected one full card a site, found another ({error})") from None
         columns = trunk(block, size, device).channels * GRID * GRID
-        check_readout(path, tensors, {"weight": (len(cards), columns), "bias": (len(cards),), "floor": (len(cards),)})
+        weights.check(path, tensors, {"weight": (len(cards), columns), "bias": (len(cards),), "floor": (len(cards),)})
+        if (lowest := float(tensors["floor"].min())) < 0:
+            raise WeightsError(f"weights file {path}: floor: expected rates of 0 or more, found {lowest}")
         return cls(**tensors, cards=cards, block=block, size=size, name=path.stem, device=device)
-
-
-def check_readout(path: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise WeightsError unless the tensors have these names and shapes, are finite, and no floor is negative."""
-    if tensors.keys() != shapes.keys():
-        raise WeightsError(f"weights file {path}: expected tensors {sorted(shapes)}, found {sorted(tensors)}")
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise WeightsError(f"weights file {path}: {name}: expected shape {shape}, found {tuple(tensor.shape)}")
-        lowest = float(tensor.double().min()) if tensor.isfinite().all() else math.nan
-        if math.isnan(lowest) or (name == "floor" and lowest < 0):
-            expected = "rates of 0 or more" if name == "floor" else "finite numbers"
-            raise WeightsError(f"weights file {path}: {name}: expected {expected}, found a minimum of {lowest}")
