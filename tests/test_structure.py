@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("types", "registration", "files"),
-    ("weights", "generators", "neurons", "references", "agent", "stats", "render"),
+    ("weights", "networks", "generators", "neurons", "references", "agent", "stats", "render"),
     ("journal", "registry", "session", "env", "vector"),
     ("loop", "validation", "experiment", "pictures", "testing"),
     ("cli",),

