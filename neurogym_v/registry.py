@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -17,7 +18,7 @@ import torch
 
 from neurogym_v import weights
 from neurogym_v.agent import Agent
-from neurogym_v.generators import Generator
+from neurogym_v.generators import Generator, foreign
 from neurogym_v.neurons.noise import LostTrials, Poisson
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.types import LoopSpec, NeuroGymError
@@ -29,6 +30,12 @@ AGENTS = {
 }
 GENERATORS = {
     "natural64": "neurogym_v.generators.natural:Natural",
+    "pixel": "neurogym_v.generators.pixel:Pixel",
+    "fourier": "neurogym_v.generators.fourier:Fourier",
+    "components": "neurogym_v.generators.components:Components",
+    "deepsim": "neurogym_v.generators.deepsim:DeePSiM",
+    "biggan": "neurogym_v.generators.biggan:BigGAN",
+    "dcgan": "neurogym_v.generators.dcgan:DCGAN",
 }
 NEURONS = {
     "v4": "neurogym_v.neurons.fitted:FittedNeuron",
@@ -86,8 +93,29 @@ def make_agent(name: str, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0
     return cls(spec, batch_size=batch_size, seed=seed, **(preset | params))
 
 
+def generator_class(name: str) -> tuple[Any, str | None]:
+    """`deepsim:fc6` -> the class and its variant (None: none was named)."""
+    base, colon, variant = name.partition(":")
+    cls = resolve("generator", base, GENERATORS)
+    variants = tuple(getattr(cls, "variants", ()))
+    if not colon:
+        return cls, None
+    if getattr(cls, "any_variant", False):  # users name their own
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", variant, re.ASCII):
+            raise NeuroGymError(f"generator {name!r}: expected letters, digits, '_', '-' and '.' after the colon")
+    elif not variants:
+        raise NeuroGymError(f"generator {base!r}: expected no variant, as it has none, got {variant!r}")
+    elif variant not in variants:
+        raise nearest(f"variant of generator {base}", variant, variants)
+    return cls, variant
+
+
 def load_generator(name: str, *, device: str = "auto") -> Generator:
-    """A generator by name, or from a weights file by its path."""
+    """A generator by NAME or NAME:VARIANT, from a weights file by its path, or made by a MODULE:CALLABLE without arguments.
+
+    Raises:
+        NeuroGymError: no such thing, weights that are missing or damaged, or a callable that makes no `Generator`.
+    """
     generator: Generator = _load("generator", name, device_of(device))
     return generator
 
@@ -112,13 +140,20 @@ def load_neuron(
 @cache  # networks are stateless: sessions share them
 def _load(kind: str, name: str, device: str) -> Any:
     known = {"generator": GENERATORS, "neuron": NEURONS}[kind]
+    path = Path(name)
+    base = name.partition(":")[0]
+    if kind == "generator" and base in known:
+        cls, variant = generator_class(name)
+        return cls.load(device=device) if variant is None else cls.load(variant=variant, device=device)
     if name in known:
         return resolve(kind, name, known).load(device=device)
-    path = Path(name)
+    if kind == "generator" and ":" in name and not path.exists() and path.suffix != ".safetensors":
+        return foreign.load(name, tuple(GENERATORS), device=device)
     if path.suffix != ".safetensors" and not path.exists():
         raise nearest(kind, name, known)
     found = weights.kind_of(path)
     for cls in (resolve(kind, entry, known) for entry in known):
         if getattr(import_module(cls.__module__), "KIND", None) == found:  # what its weights files say they are
             return cls.load(path, device=device)
-    raise weights.WeightsError(f"weights file {path}: expected a {kind}, found {found!r}")
+    hint = "; what others published is added with: neurogym-v weights add NAME FILE" if kind == "generator" else ""
+    raise weights.WeightsError(f"weights file {path}: expected a {kind}, found {found!r}{hint}")

@@ -22,7 +22,7 @@ Neuron = Callable[[Latents, np.random.Generator], Rates]
 
 
 class ConformanceError(AssertionError):
-    """An agent does not keep the contract of `neurogym_v.agent.Agent`; the message names what."""
+    """An agent or a generator does not keep its contract; the message names what."""
 
 
 def check_agent(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -42,9 +43,25 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], *, kind: str, card: Ma
     return sha
 
 
+def folder() -> Path:
+    """Where weights that a user adds are kept: `neurogym_v/weights` in $XDG_DATA_HOME, or else in ~/.local/share."""
+    home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".local" / "share") / "neurogym_v" / "weights"
+
+
+def place(name: str) -> Path:
+    """The file of added weights: `deepsim:fc6` -> FOLDER/deepsim-fc6.safetensors."""
+    return folder() / f"{name.replace(':', '-')}.safetensors"
+
+
 def kind_of(path: Path) -> str:
     """The kind that a weights file says it is."""
-    return _read(path)[0].get("kind", "no kind")
+    return read(path, tensors=False)[0].get("kind", "no kind")
+
+
+def card_of(path: Path) -> dict[str, object]:
+    """The data card in a weights file; empty if there is none."""
+    return _card(path, read(path, tensors=False)[0])
 
 
 def load(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -53,19 +70,21 @@ def load(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, o
     Raises:
         WeightsError: no such file, not safetensors, cut short, another kind, or a digest that does not match.
     """
-    header, tensors = _read(path)
+    header, tensors = read(path)
     if header.get("kind") != kind:
         raise WeightsError(f"weights file {path}: expected kind {kind!r}, found {header.get('kind', 'no kind')!r}")
     if header.get("sha256") != digest(tensors):
         raise WeightsError(f"weights file {path}: the SHA-256 in its header is not that of its tensors; the file is damaged")
-    return tensors, json.loads(header.get("card", "{}"))
+    return tensors, _card(path, header)
 
 
 def check(path: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise WeightsError unless there are exactly these tensors, of these shapes, with finite floating-point numbers."""
     if tensors.keys() != shapes.keys():
         missing, more = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
-        raise WeightsError(f"weights file {path}: expected tensors {sorted(shapes)}, found none of {missing}, but {more}")
+        found = f"found none of {some(missing)}" if missing else "found all"
+        more_found = f", but {some(more)}" if more else ""
+        raise WeightsError(f"weights file {path}: expected {len(shapes)} tensors ({some(sorted(shapes))}), {found}{more_found}")
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape:
@@ -75,13 +94,33 @@ def check(path: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
             raise WeightsError(f"weights file {path}: {name}: expected finite floating-point numbers, found {found}")
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def _card(path: Path, header: Mapping[str, str]) -> dict[str, object]:
+    try:
+        card = json.loads(header.get("card", "{}"))
+    except ValueError as error:
+        raise WeightsError(f"weights file {path}: expected a card in JSON, found a damaged one ({error})") from None
+    return dict(card) if isinstance(card, dict) else {}
+
+
+def some(names: Iterable[object], most: int = 4) -> str:
+    """A few of many names, for one line."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The header and, unless not asked for, the tensors of any safetensors file; nothing but its wholeness is checked.
+
+    Raises:
+        WeightsError: no such file, not safetensors, or cut short.
+    """
     if not path.is_file():
         raise WeightsError(f"weights file {path}: expected a safetensors file, found none")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            found = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {path}: expected whole safetensors, found a damaged file ({error})") from None
-    return header, tensors
+    return header, found

@@ -15,7 +15,7 @@ LAYERS = (
     ("types", "registration", "files"),
     ("weights", "networks", "generators", "neurons", "references", "agent", "stats", "render"),
     ("journal", "registry", "session", "env", "vector"),
-    ("loop", "validation", "experiment", "pictures", "testing"),
+    ("loop", "validation", "experiment", "pictures", "testing", "testing_generators"),
     ("cli",),
 )
 """A module imports from its own layer and from those above it in this list."""

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from neurogym_v.cli import weights
 from neurogym_v.registration import ENVIRONMENTS
 from neurogym_v.registry import AGENTS, GENERATORS, NEURONS, describe, resolve
 
@@ -16,15 +17,24 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "list",
         help="show neurons, generators, agents and environments",
-        description="Show every neuron, generator, agent (with its presets) and environment that can be named, one line each.",
+        description="Show every neuron, generator (with its variants), agent (with its presets) and environment that can be "
+        "named, one line each.",
     )
     parser.set_defaults(command=_list)
 
 
 def _list(_: argparse.Namespace) -> int:
     table = Table(box=None, show_header=False, pad_edge=False)
-    for title, kind, known in (("neurons", "neuron", NEURONS), ("generators", "generator", GENERATORS)):
-        _section(table, title, describe(kind, known))
+    _section(table, "neurons", describe("neuron", NEURONS))
+    states = weights.states()
+    generators: dict[str, str] = {}
+    for name, line in describe("generator", GENERATORS).items():
+        variants = [full for full in states if full.partition(":")[0] == name]
+        variants = variants or [
+            f"{name}:{variant}" for variant in getattr(resolve("generator", name, GENERATORS), "variants", ())
+        ]
+        generators |= {name: line} | {f"  {full}": states.get(full, "") for full in variants}
+    _section(table, "generators", generators)
     agents = {}
     for name, line in describe("agent", AGENTS).items():
         agents[name] = line
