@@ -19,7 +19,7 @@ from neurogym_v.benchmarks.naturals import Naturals, load_naturals
 from neurogym_v.benchmarks.reach_picture import draw_picture, open_picture
 from neurogym_v.benchmarks.reach_report import Reached, sheets, write_tables
 from neurogym_v.benchmarks.reach_runs import BATCH, Search, do_all, read
-from neurogym_v.benchmarks.targets import COUNT, GROUPS, Measured, Target, choose
+from neurogym_v.benchmarks.targets import COUNT, GROUPS, Measured, Target, choose, measure
 from neurogym_v.benchmarks.twins import Twins, fit_twins
 from neurogym_v.registry import GENERATORS, NOISES, agent_class, device_of, load_generator
 from neurogym_v.types import NeuroGymError
@@ -81,7 +81,11 @@ def report(
 ) -> None:
     """Print and write the tables and the pictures of what is finished."""
     try:
-        twins, notes = fit_twins(naturals, measured, device=options.device)
+        fitted, to = naturals, measured
+        if options.twin_photographs:
+            fitted = load_naturals(options.twin_photographs)
+            to = measure(measured.targets, fitted, device=options.device)
+        twins, notes = fit_twins(fitted, to, shown=naturals, device=options.device)
     except NeuroGymError as error:  # photographs that no folds can be made of
         twins, notes = {}, [f"no transfer: {error}"]
     reached = collect(searches, options.out, twins)
@@ -94,6 +98,7 @@ def report(
             f"the measure is the best of {len(naturals.names)} photographs; expected {FEWEST_NATURALS}, few are a low bar"
         )
     labels = [Path(name).stem for name in options.generators]
+    notes.append(f"twins are fitted to {len(fitted.names)} photographs, mirror images included")
     r = {target: float(twin.r[twin.targets.index(target)]) for target, twin in twins.items()}
     about = (
         f"{options.agent}, {options.budget} presentations, batches of {BATCH}, {len(options.seeds)} seed(s); the measure is "
@@ -135,6 +140,8 @@ def main() -> None:
     parser.add_argument("--agent", default="cma_es", metavar="NAME[:PRESET]", help="the optimizer [%(default)s]")
     parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="natural images that are the measure, 320 or "
                         "more; mirror images are added [crops of the photographs inside installed packages]")  # fmt: skip
+    parser.add_argument("--twin-photographs", type=Path, metavar="FOLDER", help="natural images that the twins are fitted "
+                        "to: many and varied ones make them better; 1,500 take minutes [as --photographs]")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... [%(default)s]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time [one a core]")
     parser.add_argument("--out", type=Path, default=Path("runs/reach"), metavar="FOLDER", help="runs and tables [%(default)s]")

@@ -94,24 +94,30 @@ def choose(naturals: Naturals, groups: Sequence[str], *, device: str = "cpu") ->
         WeightsError: the weights of a network are not there; the message says what to install.
     """
     targets: list[Target] = []
-    columns: list[NDArray[np.float64]] = []
     for group in GROUPS:
-        if group not in groups:
-            continue
-        if group == "v4":
+        if group == "v4" and group in groups:
             neuron = _v4(device)
             sites = np.linspace(0, neuron.sites - 1, SITES).round().astype(int)
-            rates = neuron.expected_rate(naturals.images)
             targets += [Target("v4", "lite0", neuron.block, int(site), "v4") for site in sites]
-            columns += [rates[:, site] for site in sites]
-            continue
-        for layer, depth in PROBES[group].layers.items():
-            rates = naturals.seen_by(group, device).centres[layer]
-            for channel in draw_channels(rates, EACH[group], np.random.default_rng([SEED, layer]), f"{group} {depth}"):
-                targets.append(Target(group, group, layer, channel, f"{group} {depth}"))
-                columns.append(rates[:, channel])
+        elif group in groups:
+            for layer, depth in PROBES[group].layers.items():
+                rates = naturals.seen_by(group, device).centres[layer]
+                drawn = draw_channels(rates, EACH[group], np.random.default_rng([SEED, layer]), f"{group} {depth}")
+                targets += [Target(group, group, layer, channel, f"{group} {depth}") for channel in drawn]
     if unknown := set(groups) - set(GROUPS):
         raise NeuroGymError(f"--groups: expected some of {', '.join(GROUPS)}, got {', '.join(sorted(unknown))}")
+    return measure(targets, naturals, device=device)
+
+
+def measure(targets: Sequence[Target], naturals: Naturals, *, device: str = "cpu") -> Measured:
+    """What these photographs do to targets; one pass of each network for all of them."""
+    v4 = _v4(device).expected_rate(naturals.images) if any(target.group == "v4" for target in targets) else np.empty((0, 0))
+    columns = [
+        v4[:, target.channel]
+        if target.group == "v4"
+        else naturals.seen_by(target.network, device).centres[target.layer][:, target.channel]
+        for target in targets
+    ]
     return Measured(tuple(targets), np.stack(columns, axis=1))
 
 

@@ -57,8 +57,15 @@ def transfer(predicted: Array, best_natural: float) -> Array:
     return np.asarray(np.maximum(predicted, 0.0) / best_natural)
 
 
-def fit_twins(naturals: Naturals, measured: Measured, *, device: str = "cpu") -> tuple[dict[Target, Twins], list[str]]:
-    """The twin of every target, and a sentence for each network whose weights are not there."""
+def fit_twins(
+    naturals: Naturals, measured: Measured, *, shown: Naturals | None = None, device: str = "cpu"
+) -> tuple[dict[Target, Twins], list[str]]:
+    """The twin of every target, and a sentence for each network whose weights are not there.
+
+    Args:
+        naturals: photographs that the twins are fitted to, and what they do to the targets, `measured`.
+        shown: photographs that are the measure of an image [the same].
+    """
     found: dict[Target, Twins] = {}
     missing: list[str] = []
     for network in dict.fromkeys(READS[target.group] for target in measured.targets):
@@ -71,7 +78,8 @@ def fit_twins(naturals: Naturals, measured: Measured, *, device: str = "cpu") ->
             continue
         y = measured.rates[:, mine] * measured.gains[mine]
         slope, intercept, r = ridge(x, y, naturals.photographs)
-        best = (x.astype(np.float64) @ slope + intercept).max(axis=0)
+        seen = (shown or naturals).seen_by(network, device).pooled
+        best = (seen.astype(np.float64) @ slope + intercept).max(axis=0)
         found |= dict.fromkeys(targets, Twins(network, targets, r, slope, intercept, best))
     return found, missing
 

@@ -14,6 +14,8 @@ import torch
 
 from neurogym_v.agent import Agent
 from neurogym_v.env import NeuronEnv
+from neurogym_v.generators.around import Around
+from neurogym_v.generators.invert import invert
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
 from neurogym_v.neurons.simulated import SimulatedNeuron
@@ -25,6 +27,7 @@ from neurogym_v.validation import GREY, Natural, measure_natural, validate
 
 AGENTS = ("cma_es", "ga:ponce2019", "random")
 """What runs if no agent is named."""
+STARTS = ("prior", "natural")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class RunConfig:
     seed: int = 0
     noise: str = "poisson"
     lost: float = 0.0
+    start: str = "prior"
+    """Where searches begin: at the `prior`, or at the latent of the best `natural` image of the screening."""
     references: str | None = None
     """A folder of images; None: crops of the photographs inside installed packages."""
     device: str = "auto"
@@ -50,11 +55,14 @@ class RunConfig:
             raise NeuroGymError(f"agents: expected at least one, each once, got {', '.join(self.agents) or 'none'}")
         if self.seed < 0:
             raise NeuroGymError(f"seed: expected 0 or more, got {self.seed}")
+        if self.start not in STARTS:
+            raise NeuroGymError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
         """The config as a journal keeps it."""
         known = {field.name for field in dataclasses.fields(cls)}
+        stored = {"start": "prior"} | stored  # journals from before there was a choice
         if stored.keys() != known:
             raise NeuroGymError(f"run config: expected {sorted(known)}, found {sorted(stored)}")
         return cls(**(stored | {"agents": tuple(stored["agents"])}))
@@ -144,6 +152,11 @@ class Experiment:
         watcher, began = watcher or Watcher(), time.perf_counter()
         watcher.stage(f"{len(self.references.names)} natural images")
         measured, natural = self._natural(journal)
+        if self.config.start == "natural":
+            watcher.stage("latent of the best natural image")
+            best = self.references.images[measured.best : measured.best + 1]
+            base = load_generator(self.config.generator, device=self.config.device)
+            self.generator = Around(base, invert(base, best)[0])
         results = []
         for name in self.config.agents:
             watcher.stage(name)

@@ -82,9 +82,9 @@ def check(path: Path, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
     """Raise WeightsError unless there are exactly these tensors, of these shapes, with finite floating-point numbers."""
     if tensors.keys() != shapes.keys():
         missing, more = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
-        found = f"found none of {some(missing)}" if missing else "found all"
-        more_found = f", but {some(more)}" if more else ""
-        raise WeightsError(f"weights file {path}: expected {len(shapes)} tensors ({some(sorted(shapes))}), {found}{more_found}")
+        differ = [f"without {some(missing)}"] * bool(missing) + [f"with {some(more)} besides"] * bool(more)
+        expected = f"expected {len(shapes)} tensors ({some(sorted(shapes))})"
+        raise WeightsError(f"weights file {path}: {expected}, found them {' and '.join(differ)}")
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape:

@@ -9,7 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
+from PIL import Image
 
+from neurogym_v.benchmarks.gallery import between, figures
 from neurogym_v.benchmarks.sites import by_site, choose_sites
 from neurogym_v.experiment import RunConfig
 
@@ -51,3 +54,28 @@ def test_speed() -> None:
     assert run.returncode == 0, run.stderr
     for word in ("bare generator + network", "env.step, journaled", "cma_es", "pycma, full", "cmaes SepCMA"):
         assert word in run.stdout
+
+
+def test_gallery_draws_a_sheet_and_counts_what_is_alike(tmp_path: Path) -> None:
+    run = start("gallery", "--generator", "fourier", "--out", str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    assert "closest" in run.stdout and "images/s" in run.stdout
+    assert Image.open(tmp_path / "sheet.jpg").size == (20 * 64, 2 * 18 + (10 + 6) * 64)
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["prior"]["typical"] > found["prior"]["closest"] > 0
+    assert start("gallery", "--generator", "fuorier").returncode == 2
+
+
+def test_two_equal_images_are_found_among_many() -> None:
+    images = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[7] = images[2]
+    assert figures(images).closest == 0
+    assert figures(images[:7]).closest > 0.01
+    assert figures(torch.full_like(images, 255)).at_the_ends == 1
+
+
+def test_interpolations_keep_the_norm_of_the_prior() -> None:
+    one, other = np.random.default_rng(0).standard_normal((2, 256)).astype(np.float32)
+    path = between(one, other, 9)
+    np.testing.assert_allclose(path[[0, -1]], [one, other], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(path, axis=1), 16, rtol=0.15)

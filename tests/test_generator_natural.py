@@ -82,6 +82,30 @@ def test_latents_off_the_prior_still_make_images(natural: Natural, stretch: floa
     assert float(saturated) < 0.3
 
 
+def test_an_image_of_a_latent_has_that_latent_as_its_code(natural: Natural) -> None:
+    """Not exactly: but it is nearer to the latent that drew it than to any other of 50."""
+    latents = natural.sample(50, np.random.default_rng(8))
+    codes = natural.encode(natural(latents))
+    nearest = torch.nn.functional.normalize(codes) @ torch.nn.functional.normalize(latents).T
+    assert float((nearest.argmax(dim=1) == torch.arange(50)).float().mean()) > 0.9
+
+
+def test_encoding_is_differentiable_and_takes_any_size(natural: Natural) -> None:
+    images = torch.rand((2, 3, 100, 100), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    codes = natural.encode(images)
+    assert codes.shape == (2, natural.latent_dim)
+    codes.square().sum().backward()
+    assert images.grad is not None and (images.grad != 0).any()
+
+
+@pytest.mark.parametrize("card", [{}, {"size": 65}, {"size": "64"}])
+def test_a_file_without_a_known_size_is_refused(tmp_path: Path, natural: Natural, card: dict[str, object]) -> None:
+    path = tmp_path / "size.safetensors"
+    weights.save(path, natural.state_dict(), kind=KIND, card=card)
+    with pytest.raises(WeightsError, match="a card with size 64 or 128, found"):
+        Natural.load(path)
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="found no"):
         Natural.load(tmp_path / "none.safetensors")
@@ -128,7 +152,7 @@ def test_other_tensors_are_refused_in_one_line(tmp_path: Path, natural: Natural,
     else:
         tensors[first] = tensors[first].to(torch.int64)
     path = tmp_path / "tensors.safetensors"
-    weights.save(path, tensors, kind=KIND, card={})
+    weights.save(path, tensors, kind=KIND, card={"size": 64})
     with pytest.raises(WeightsError, match=r"expected .*found") as error:
         Natural.load(path)
     assert "\n" not in str(error.value)

@@ -320,5 +320,5 @@ def test_files_of_others_are_refused(tmp_path: Path, components: Components) -> 
     with pytest.raises(WeightsError, match="expected kind 'generator:components'"):
         Components.load(path)
     weights.save(path, {"mean": components.mean}, kind=KIND, card={})
-    with pytest.raises(WeightsError, match="found none of .*basis"):
+    with pytest.raises(WeightsError, match="found them without .*basis"):
         Components.load(path)

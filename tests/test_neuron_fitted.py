@@ -82,7 +82,7 @@ def test_files_that_are_not_fitted_neurons_are_refused(tmp_path: Path) -> None:
         "floor: expected shape": lambda: changed(path, floor=floor[:-1]),
         "weight: expected finite": lambda: changed(path, weight=nan),
         "floor: expected rates of 0 or more": lambda: changed(path, floor=floor - 1000),
-        "expected tensors": lambda: changed(path, more=floor),
+        "expected 3 tensors": lambda: changed(path, more=floor),
     }.items():
         with pytest.raises(WeightsError, match=expected) as error:
             FittedNeuron.load(file())

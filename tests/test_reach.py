@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from neurogym_v import networks
 from neurogym_v.benchmarks import naturals, reach, reach_report, reach_runs, targets, twins
 from neurogym_v.benchmarks.naturals import Naturals
 from neurogym_v.benchmarks.targets import BEST_HZ, COUNT, WINDOW_S, Measured, Target, Unit
@@ -54,6 +55,13 @@ def few() -> Naturals:
     half = len(every.names) // 2
     keep = [*range(40), *range(half, half + 40)]
     return Naturals(every.images[keep], tuple(every.names[i] for i in keep))
+
+
+def vgg_is_there() -> bool:
+    try:
+        return bool(vgg.pretrained())
+    except WeightsError:
+        return False
 
 
 @pytest.fixture
@@ -165,6 +173,16 @@ def test_a_twin_that_knows_its_target_transfers_everything() -> None:
     assert np.isnan(twins.transfer(clean, 0.0)).all()
 
 
+def test_twins_may_be_fitted_to_other_photographs_than_those_that_are_the_measure(few: Naturals) -> None:
+    every, half = Naturals(few.images, few.names), Naturals(few.images[:40], few.names[:40])
+    targets_ = targets.choose(every, ["vgg16"]).targets[:2] if vgg_is_there() else (unit(3),)
+    fitted, _ = twins.fit_twins(every, targets.measure(targets_, every), shown=half)
+    if not fitted:
+        pytest.skip("the weights of VGG16 are not installed")
+    for target in targets_:
+        assert fitted[target].transfer(target, half.images).max() == pytest.approx(1)  # the best one shown is the measure
+
+
 def test_folds_do_not_share_photographs() -> None:
     """What only tells photographs apart must not count: crops of one photograph share a rate, their features its name."""
     rng = np.random.default_rng(0)
@@ -183,6 +201,7 @@ def test_runs_resume_and_refuse_to_be_mixed(
         raise WeightsError("network vgg16: expected the package h5py, found none (pip install h5py)")
 
     monkeypatch.setattr(vgg, "pretrained", missing)  # as in an installation without it
+    networks.load.cache_clear()
     done: list[str] = []
     do = reach_runs.do
     monkeypatch.setattr(reach_runs, "do", lambda asked, folder: (done.append(asked.target.name), do(asked, folder)))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neurogym_v.experiment import AGENTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
+from neurogym_v.experiment import AGENTS, STARTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
 from neurogym_v.files import write_whole
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
@@ -40,12 +40,15 @@ def add(commands: Any) -> None:
                      f"[{' '.join(default.agents)}]")  # fmt: skip
     run.add_argument("--neuron", default=default.neuron, help="name or weights file [%(default)s]")
     run.add_argument("--site", type=int, default=default.site, help="which of the neuron's sites is to be driven [%(default)s]")
-    run.add_argument("--generator", default=default.generator, help="name or weights file [%(default)s]")
+    run.add_argument("--generator", default=default.generator, metavar="NAME[:VARIANT]", help="or a weights file, or "
+                     "MODULE:CALLABLE [%(default)s]")  # fmt: skip
     run.add_argument("--budget", type=int, default=default.budget, help="presentations of each agent's search [%(default)s]")
     run.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
     run.add_argument("--seed", type=int, default=default.seed, help="of agents and noise; same seed, same run [%(default)s]")
     run.add_argument("--noise", choices=NOISES, default=default.noise, help="Poisson counts in 100 ms, or none [%(default)s]")
     run.add_argument("--lost", type=float, default=default.lost, help="probability that a trial is lost [%(default)s]")
+    run.add_argument("--start", choices=STARTS, default=default.start, help="where searches begin: at the generator's prior, "
+                     "or at the latent of the best natural image, which its screening paid for [%(default)s]")  # fmt: skip
     run.add_argument("--references", metavar="FOLDER", help="natural images to compare with [several hundred "
                      "crops of photographs inside installed packages]")  # fmt: skip
     run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ... [%(default)s]")

@@ -17,6 +17,8 @@ from torch import Tensor
 from neurogym_v.types import NeuroGymError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SMALLEST = 96
+"""Of a crop, in px: an image larger than that is enlarged from it."""
 
 
 def _files(source: Path) -> Iterator[bytes]:
@@ -75,14 +77,15 @@ def read(sources: Sequence[Path], side: int) -> tuple[Tensor, dict[str, int]]:
 def crops(photographs: Tensor, n: int, size: int, generator: torch.Generator) -> Tensor:
     """(n, 3, size, size) float32 in [0, 1]: random squares of random photographs, half of them mirrored.
 
-    The squares are between `size` and the whole side wide, so a texture and the scene that it is part of both occur.
+    The squares are between `size` (or `SMALLEST`, if that is less) and the whole side wide, so a texture and the scene
+    that it is part of both occur.
     """
     side = photographs.shape[-1]
     which = torch.randint(len(photographs), (n,), generator=generator).tolist()
     draws = torch.rand((n, 4), generator=generator).tolist()
-    squares = []
+    squares, least = [], min(size, SMALLEST, side)
     for index, (width, x, y, mirror) in zip(which, draws, strict=True):
-        crop = min(side, size + int(width * (side - size + 1)))
+        crop = min(side, least + int(width * (side - least + 1)))
         left, top = int(x * (side - crop + 1)), int(y * (side - crop + 1))
         square = photographs[index, :, top : top + crop, left : left + crop].float()[None] / 255
         if crop != size:

@@ -1,8 +1,9 @@
 """Train the photographic generator: python -m neurogym_v.generators.train --images DIR --out natural64.safetensors
 
-A VAE/GAN (Larsen et al. 2016, arXiv:1512.09300). An encoder gives every photograph a normal distribution of latents, a
-decoder makes images, and a discriminator learns to tell photographs from reconstructions and from images of latents
-drawn from the prior. No pretrained network takes part, so any neuron's network stays a fair test of the images.
+A decoder learns to draw images from their codes (DeePSiM: Dosovitskiy & Brox 2016, arXiv:1602.02644, with a critic after
+Projected GAN: Sauer et al. 2021, arXiv:2111.01007). A photograph's code must give an image that is near it in pixels and
+in features; a code from the prior must give an image that has this code and that a critic takes for a photograph.
+EfficientNet-Lite1 makes the codes, the distances and what the critic sees: no neuron built on it is a fair test.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,52 +27,25 @@ from torch import Tensor, nn
 from neurogym_v import weights
 from neurogym_v.files import write_whole
 from neurogym_v.generators import photographs
-from neurogym_v.generators.natural import KIND, Natural
+from neurogym_v.generators.code import DIM, Code
+from neurogym_v.generators.critic import Critic, distance
+from neurogym_v.generators.natural import CHANNELS, KIND, Natural, bend
 from neurogym_v.types import NeuroGymError
 
 SIDE = 112
-"""Photographs are kept at this side in px; crops of 64 to 112 px are taken from them."""
+"""Photographs are kept at this side in px; crops are taken from them."""
 STRETCHED = 0.25
 """Share of prior latents made up to twice as long, so that latents beyond the prior are held to the same standard."""
-
-
-def _downward(channels: Sequence[int]) -> nn.Sequential:
-    """Convolutions that halve the side at each step."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        layers.append(nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)))
-    return nn.Sequential(*layers)
-
-
-class Encoder(nn.Module):
-    """(n, 3, 64, 64) in [0, 1] -> mean and log variance of the latents, (n, 256) each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = _downward((3, 48, 96, 192, 384))
-        self.head = nn.Linear(384 * 4 * 4, 2 * Natural.latent_dim)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.trunk((2 * images - 1).contiguous(memory_format=torch.channels_last))
-        mean, log_variance = self.head(maps.flatten(1)).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(-8, 2)
-
-
-class Discriminator(nn.Module):
-    """(n, 3, 64, 64) in [0, 1] -> one logit an image (photograph above 0) and the maps at 16 and 8 px."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = _downward((3, 64, 128, 256, 384))
-        self.head = nn.Linear(384 * 4 * 4, 1)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        maps = (2 * images - 1).contiguous(memory_format=torch.channels_last)
-        seen = []
-        for layer in self.trunk:
-            maps = layer(maps)
-            seen.append(maps)
-        return self.head(maps.flatten(1)).float()[:, 0], (seen[1].float(), seen[2].float())
+MIXED = 0.5
+"""Share of prior latents that lie between the codes of two photographs: the prior has their spread, not their structure."""
+PIXELS, FEATURES, CODES, CRITIC = 5.0, 1.0, 1.0, 1.0
+"""Weights of the losses of the decoder."""
+DECAY = 0.998
+"""Of the running mean of the weights, which is what is shipped."""
+STARTS = 6400
+"""Images of an earlier decoder that the latents are matched over."""
+VIEWS = 4
+"""Crops of each photograph that the code is fitted to."""
 
 
 class Trainer:
@@ -82,123 +55,157 @@ class Trainer:
     step alone, so a run that was stopped and resumed goes exactly the way of one that was not.
     """
 
-    def __init__(self, images: Tensor, *, seed: int, batch: int, warmup: int, nats: float, rate: float, device: str) -> None:
+    def __init__(self, images: Tensor, *, size: int, seed: int, batch: int, warmup: int, rate: float, device: str) -> None:
+        self.images, self.photographs = images, weights.digest({"photographs": images})
+        self.size, self.seed, self.batch, self.warmup, self.device = size, seed, batch, warmup, torch.device(device)
+        self.step_number, self.seconds = 0, 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder, decoder, discriminator = Encoder(), Natural(), Discriminator()
-        self.images, self.photographs = images, weights.digest({"photographs": images})
-        self.seed, self.batch, self.warmup, self.nats, self.device = seed, batch, warmup, nats, torch.device(device)
-        self.step_number, self.seconds, self.log_beta = 0, 0.0, math.log(3e-3)
-        self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
-        self.networks.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator = discriminator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {name: tensor.detach().clone() for name, tensor in self.networks.state_dict().items()}
-        self.adam = torch.optim.Adam(self.networks.parameters(), lr=rate, betas=(0.5, 0.99))
-        self.critic_adam = torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=(0.5, 0.99))
+            decoder, critic = Natural(size), Critic(size)
+        self.decoder = decoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.critic = critic.to(self.device)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.decoder.state_dict().items()}
+        self.adam = torch.optim.Adam(self.decoder.parameters(), lr=rate, betas=(0.5, 0.99))
+        self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.99))
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """See the photographs once, before the first step: what their codes and the critic's features are like."""
+        self.decoder.code = Code.fit(self._batches(purpose=2, views=VIEWS)).to(self.device)
+        self.critic.calibrate(self._batches(purpose=3, views=1))
+        self.average |= {name: t.clone() for name, t in self.decoder.state_dict().items() if name.startswith("code.")}
+
+    @torch.no_grad()
+    def begin_from(self, path: Path) -> None:
+        """Begin with the convolutions of an earlier decoder, whatever its latents meant: ours are mapped to its own.
+
+        The map is the least-squares one over images that the earlier decoder draws: their codes to the latents that drew
+        them. It is folded into the weights that see latents. Blocks that the earlier decoder lacks begin anew.
+        """
+        tensors = {name: t for name, t in weights.load(path, kind=KIND)[0].items() if not name.startswith("code.")}
+        old = Natural(64)
+        weights.check(path, tensors, {n: tuple(t.shape) for n, t in old.state_dict().items() if not n.startswith("code.")})
+        old.load_state_dict(tensors, strict=False)
+        old.to(self.device)
+        latents = old.sample(STARTS, np.random.default_rng(self.seed))
+        codes = torch.cat([self.decoder.encode(old(some)) for some in torch.split(latents, 64)])
+        codes = torch.cat((codes, torch.ones_like(codes[:, :1])), dim=1)
+        gram = codes.T @ codes
+        gram.diagonal().add_(1e-3 * gram.diagonal().mean())
+        to_old = torch.linalg.solve(gram, codes.T @ latents)
+        for name in [name for name in tensors if name == "start.weight" or name.endswith("style.weight")]:
+            weight, bias = tensors[name].to(self.device), name.replace("weight", "bias")
+            tensors[bias] = tensors[bias].to(self.device) + weight @ to_old[-1]
+            tensors[name] = weight @ to_old[:-1].T
+        for block in self.decoder.blocks[len(old.blocks) :]:
+            nn.init.zeros_(block.rgb.weight)  # an image of the size before, until it learns more
+            nn.init.zeros_(block.rgb.bias)
+        self.decoder.load_state_dict(tensors, strict=False)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.decoder.state_dict().items()}
+
+    def _batches(self, *, purpose: int, views: int) -> Iterator[Tensor]:
+        rng = self.generator(purpose)
+        for _ in range(-(-views * len(self.images) // 64)):
+            yield photographs.crops(self.images, 64, self.size, rng).to(self.device)
 
     def generator(self, purpose: int = 0) -> torch.Generator:
         """The random numbers of this step."""
         return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step_number) * 8 + purpose)
 
     def step(self) -> dict[str, float]:
-        """Learn from one batch; returns PSNR in dB and nats of the photographs, and the losses, by name."""
-        rng, adversarial = self.generator(), self.step_number >= self.warmup
-        latent_dim = Natural.latent_dim
-        real = photographs.crops(self.images, self.batch, Natural.image_size, rng).to(self.device)
-        noise = torch.randn((self.batch, latent_dim), generator=rng).to(self.device)
-        prior = torch.randn((self.batch, latent_dim), generator=rng)
-        prior[: int(self.batch * STRETCHED)] *= 1 + torch.rand((int(self.batch * STRETCHED), 1), generator=rng)
+        """Learn from one batch; returns the PSNR in dB and the losses, by name."""
+        rng = self.generator()
+        real = photographs.crops(self.images, self.batch, self.size, rng).to(self.device)
+        with torch.no_grad():
+            codes = self.decoder.encode(real)
+        prior = self._prior(codes.cpu(), rng).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            mean, log_variance = self.networks["encoder"](real)
-            latents = mean + torch.exp(log_variance / 2) * noise
-            if adversarial:
-                made = self.networks["decoder"](torch.cat((latents, prior.to(self.device))))
-                rebuilt, dreamt = made.chunk(2)
-            else:
-                rebuilt = self.networks["decoder"](latents)
-        losses = {}
-        if adversarial:
-            losses["critic"] = self._step_critic(real, rebuilt.detach(), dreamt.detach(), rng)
-        nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        pixels = sum(
-            weight * F.mse_loss(F.avg_pool2d(rebuilt, pool), F.avg_pool2d(real, pool))
-            for pool, weight in ((1, 1.0), (2, 1.0), (4, 2.0), (8, 4.0))
-        )
-        total = 20 * pixels + math.exp(self.log_beta) * nats
-        if adversarial:
-            self.discriminator.requires_grad_(False)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                logits, maps = self.discriminator(photographs.augment((real, rebuilt, dreamt), rng))
-            self.discriminator.requires_grad_(True)
-            n = self.batch
-            features = sum(((m[n : 2 * n] - m[:n].detach()).square().mean() / m[:n].detach().square().mean()) for m in maps)
-            fooling = F.softplus(-logits[n:]).mean()
-            total = total + features + fooling
-            losses |= {"features": float(features.detach()), "fooling": float(fooling.detach())}
+            rebuilt, dreamt = self.decoder(torch.cat((codes, prior))).chunk(2)
+        shown = photographs.augment((real, rebuilt, dreamt), rng)
+        with torch.no_grad():
+            seen = self.critic.features(shown[: self.batch])
+        made = self.critic.features(shown[self.batch :])
+        losses = {
+            "pixels": _pixel_distance(rebuilt, real),
+            "features": distance([maps[: self.batch] for maps in made], seen),
+            # of the code that the latent stands for, not of the latent: the decoder bends long ones
+            "codes": F.mse_loss(self.decoder.encode(dreamt), bend(prior)),
+        }
+        total = PIXELS * losses["pixels"] + FEATURES * losses["features"] + CODES * losses["codes"]
+        if self.step_number >= self.warmup:
+            losses["critic"] = self._step_critic(seen, [maps.detach() for maps in made])
+            self.critic.requires_grad_(False)
+            losses["fooling"] = -self.critic.logits(made).mean()
+            self.critic.requires_grad_(True)
+            total = total + CRITIC * losses["fooling"]
         self.adam.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.networks.parameters(), 5.0)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.decoder.parameters(), 5.0)
         self.adam.step()
-        # The weight of the KL term is steered: a photograph shall take `nats` nats, enough to be found again and few
-        # enough that the latents of photographs and the prior overlap.
-        self.log_beta += 0.01 * max(-1.0, min(1.0, float(nats.detach()) / self.nats - 1))
         self.step_number += 1
-        decay = min(0.997, (1 + self.step_number) / (10 + self.step_number))
-        for name, tensor in self.networks.state_dict().items():
+        decay = min(DECAY, (1 + self.step_number) / (10 + self.step_number))
+        for name, tensor in self.decoder.state_dict().items():
             self.average[name].lerp_(tensor, 1 - decay)
         psnr = -10 * math.log10(float(F.mse_loss(rebuilt.detach(), real)) + 1e-9)
-        return {"psnr": psnr, "nats": float(nats.detach())} | losses
+        return {"psnr": psnr} | {name: float(loss.detach()) for name, loss in losses.items()}
 
-    def _step_critic(self, real: Tensor, rebuilt: Tensor, dreamt: Tensor, rng: torch.Generator) -> float:
-        """One step of the discriminator (non-saturating loss; R1, Mescheder et al. 2018, every 8th step); its loss."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits, _ = self.discriminator(photographs.augment((real, rebuilt, dreamt), rng))
-        loss = F.softplus(-logits[: self.batch]).mean() + F.softplus(logits[self.batch :]).mean()
-        total = loss
-        if self.step_number % 8 == 0:
-            shown = photographs.augment((real,), rng).requires_grad_(True)
-            logits, _ = self.discriminator(shown)
-            (slope,) = torch.autograd.grad(logits.sum(), shown, create_graph=True)
-            total = loss + 8 * 0.05 * slope.square().sum(dim=(1, 2, 3)).mean()
+    def _prior(self, codes: Tensor, rng: torch.Generator) -> Tensor:
+        """(batch, 256) latents as a search meets them."""
+        prior = torch.randn((self.batch, DIM), generator=rng)
+        mixed, stretched = int(self.batch * MIXED), int(self.batch * STRETCHED)
+        angle = torch.rand((mixed, 1), generator=rng) * math.pi / 2
+        order = torch.randperm(self.batch, generator=rng)
+        # a rotation from one code to another keeps the variance of a code
+        prior[:mixed] = codes[order[:mixed]] * angle.cos() + codes[order.flip(0)[:mixed]] * angle.sin()
+        prior[self.batch - stretched :] *= 1 + torch.rand((stretched, 1), generator=rng)
+        return prior
+
+    def _step_critic(self, seen: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
+        """One step of the critic on features of photographs and of made images (hinge loss); its loss."""
+        loss = F.relu(1 - self.critic.logits(seen)).mean() + F.relu(1 + self.critic.logits(made)).mean()
         self.critic_adam.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         self.critic_adam.step()
-        return float(loss.detach())
+        return loss
 
-    def averaged(self) -> tuple[Encoder, Natural]:
-        """Encoder and decoder with the running mean of their weights: what is looked at, and what is shipped."""
-        encoder, decoder = Encoder(), Natural()
-        for prefix, network in (("encoder.", encoder), ("decoder.", decoder)):
-            network.load_state_dict(
-                {name.removeprefix(prefix): t for name, t in self.average.items() if name.startswith(prefix)}
-            )
-            network.to(self.device).eval().requires_grad_(False)
-        return encoder, decoder
+    def averaged(self) -> Natural:
+        """The decoder with the running mean of its weights: what is looked at, and what is shipped."""
+        decoder = Natural(self.size)
+        decoder.load_state_dict(self.average)
+        return decoder.to(self.device).eval().requires_grad_(False)
 
     def settings(self) -> dict[str, float | str]:
         """What must be the same for a run to be the same run."""
-        same: dict[str, float | str] = {"seed": self.seed, "batch": self.batch, "warmup": self.warmup, "nats": self.nats}
-        return same | {"photographs": self.photographs}
+        numbers: dict[str, float | str] = {"size": self.size, "seed": self.seed, "batch": self.batch, "warmup": self.warmup}
+        return numbers | {"photographs": self.photographs}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "settings": self.settings(),
-            "progress": {"step": self.step_number, "seconds": self.seconds, "log_beta": self.log_beta},
-            "networks": self.networks.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
+            "progress": {"step": self.step_number, "seconds": self.seconds},
+            "decoder": self.decoder.state_dict(),
+            "critic": self.critic.state_dict(),
             "average": self.average,
             "adam": self.adam.state_dict(),
             "critic_adam": self.critic_adam.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.networks.load_state_dict(state["networks"])
-        self.discriminator.load_state_dict(state["discriminator"])
+        self.decoder.load_state_dict(state["decoder"])
+        self.critic.load_state_dict(state["critic"])
         self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
         self.adam.load_state_dict(state["adam"])
         self.critic_adam.load_state_dict(state["critic_adam"])
-        progress = state["progress"]
-        self.step_number, self.seconds, self.log_beta = progress["step"], progress["seconds"], progress["log_beta"]
+        self.step_number, self.seconds = state["progress"]["step"], state["progress"]["seconds"]
+
+
+def _pixel_distance(images: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference at 64, 32, 16 and 8 px, the coarser ones weighing more."""
+    finest = images.shape[-1] // 64
+    scales = ((1, 1.0), (2, 1.0), (4, 2.0), (8, 4.0))
+    return torch.stack(
+        [weight * F.mse_loss(F.avg_pool2d(images, k * finest), F.avg_pool2d(target, k * finest)) for k, weight in scales]
+    ).sum()
 
 
 def _grid(rows: Tensor, columns: int, path: Path) -> None:
@@ -209,31 +216,34 @@ def _grid(rows: Tensor, columns: int, path: Path) -> None:
     write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
-def reconstruction_psnr(encoder: Encoder, decoder: Natural, kept: Tensor) -> float:
-    """Mean PSNR in dB over `kept` (uint8 photographs) of decoding the mean that the encoder gives; nan without any."""
-    values = []
-    device = next(encoder.parameters()).device
-    for some in torch.split(kept, 50):
-        real = F.interpolate(some.float() / 255, (64, 64), mode="bilinear", antialias=True).clamp(0, 1).to(device)
-        with torch.no_grad():
-            error = (decoder(encoder(real)[0]) - real).square().mean(dim=(1, 2, 3))
-        values.append(-10 * torch.log10(error + 1e-9))
-    return float(torch.cat(values).mean()) if values else math.nan
+def reconstruct(decoder: Natural, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """`kept` (n, 3, s, s) uint8 at the decoder's size in [0, 1], and what it draws of their codes."""
+    size = decoder.image_size
+    real = F.interpolate(kept.float() / 255, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    real = real.to(next(decoder.parameters()).device)
+    with torch.no_grad():
+        return real, decoder(decoder.encode(real))
+
+
+def reconstruction_psnr(decoder: Natural, kept: Tensor) -> float:
+    """Mean PSNR in dB over `kept` (uint8 photographs) of what is drawn of their codes; nan without any."""
+    pairs = [reconstruct(decoder, some) for some in torch.split(kept, 50)]
+    values = [-10 * torch.log10((made - real).square().mean(dim=(1, 2, 3)) + 1e-9) for real, made in pairs]
+    return float(torch.cat(values).mean()) if len(kept) else math.nan
 
 
 def _publish(trainer: Trainer, kept: Tensor, counts: Mapping[str, int], out: Path) -> tuple[str, float]:
     """Write weights, checkpoint and sample grid; returns the digest of the weights and the PSNR of kept photographs."""
-    encoder, decoder = trainer.averaged()
-    psnr = reconstruction_psnr(encoder, decoder, kept)
+    decoder = trainer.averaged()
+    psnr = reconstruction_psnr(decoder, kept)
     card = {"steps": trainer.step_number, "minutes": round(trainer.seconds / 60, 1), "held_out_psnr_db": round(psnr, 2)}
     tensors = {name: tensor.contiguous() for name, tensor in decoder.state_dict().items()}
     sha = weights.save(out, tensors, kind=KIND, card=card | trainer.settings() | dict(counts))
     with torch.no_grad():
         latents = decoder.sample(96, np.random.default_rng(trainer.seed))
         sheet = [decoder(latents[:80]), decoder(2 * latents[80:])]
-        if len(kept) >= 16:
-            real = F.interpolate(kept[:16].float() / 255, (64, 64), mode="bilinear", antialias=True).to(latents.device)
-            sheet += [real, decoder(encoder(real)[0])]
+    if len(kept) >= 16:
+        sheet += reconstruct(decoder, kept[:16])
     _grid(torch.cat(sheet).clamp(0, 1), 16, out.with_suffix(".png"))
     write_whole(out.with_suffix(".checkpoint"), lambda file: torch.save(trainer.state_dict(), file))
     return sha, psnr
@@ -269,14 +279,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="FILE", help="weights to write, a .safetensors file")
     add("--minutes", type=float, default=60.0, help="stop after this long, earlier parts of a resumed run included [60]")
     add("--steps", type=int, default=None, help="stop after this many steps [no limit]")
-    add("--batch", type=int, default=24, help="photographs a step; as many images of the prior are made [24]")
-    add("--warmup", type=int, default=300, help="first steps without the discriminator: a plain autoencoder [300]")
-    add("--nats", type=float, default=200.0, help="information a latent holds of its photograph; more is sharper [200]")
+    add("--size", type=int, choices=tuple(CHANNELS), default=64, help="pixels a side [64]")
+    add("--batch", type=int, default=16, help="photographs a step; as many images of the prior are made [16]")
+    add("--warmup", type=int, default=150, help="first steps without the critic [150]")
     add("--rate", type=float, default=4e-4, help="learning rate of Adam; may change when resuming [4e-4]")
     add("--hold-out", type=int, default=300, help="photographs never trained on, to measure reconstruction [300]")
     add("--every", type=int, default=200, help="steps between checkpoints and sample grids [200]")
     add("--seed", type=int, default=0, help="of weights, order, latents and augmentation [0]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda where there is one [auto]")
+    add("--start", type=Path, metavar="FILE", help="begin with an earlier decoder, of any latents and 64 px [random weights]")
     add("--resume", action="store_true", help="continue from OUT.checkpoint")
     return parser
 
@@ -284,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
 def train(options: argparse.Namespace, console: Console) -> Trainer:
     """Run what the command line asks for."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    for name in ("minutes", "steps", "batch", "nats", "rate", "every"):
+    for name in ("minutes", "steps", "batch", "rate", "every"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise NeuroGymError(f"--{name}: expected a number above 0, found {value}")
@@ -300,15 +311,19 @@ def train(options: argparse.Namespace, console: Console) -> Trainer:
     console.print("photographs: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     trainer = Trainer(
         images,
+        size=options.size,
         seed=options.seed,
         batch=options.batch,
         warmup=options.warmup,
-        nats=options.nats,
         rate=options.rate,
         device=device,
     )
     if options.resume:
         _resume(trainer, options.out.with_suffix(".checkpoint"))
+    else:
+        trainer.look()
+        if options.start:
+            trainer.begin_from(options.start)
     for group in (*trainer.adam.param_groups, *trainer.critic_adam.param_groups):
         group["lr"] = options.rate
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from neurogym_v.types import Images, NeuroGymError
 from neurogym_v.weights import WeightsError
@@ -34,6 +36,39 @@ class Network(Protocol):
 
     def __call__(self, images: Images) -> tuple[torch.Tensor, ...]:
         """(n, 3, s, s) images, uint8 or floating in [0, 1] -> (n, channels, h, w) float32 features of every layer."""
+
+
+class Trunk(nn.Module):
+    """What the networks share: groups of images small enough for a CPU's cache, and their size.
+
+    A subclass says how images are normalised (`normalise`) and gives the maps of every layer asked for (`features`).
+    """
+
+    layers: tuple[int, ...]
+    size: int
+    group: int
+    """Images at once on a CPU."""
+
+    def forward(self, images: Images) -> tuple[torch.Tensor, ...]:
+        """(n, 3, s, s) images, uint8 or in [0, 1], s of any size -> (n, channels, h, w) float32 of every layer."""
+        group = self.group if images.device.type == "cpu" else max(1, len(images))
+        parts = [self.features(self.preprocess(part)) for part in torch.split(images, group)]
+        return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
+
+    def preprocess(self, images: Images) -> torch.Tensor:
+        """(n, 3, size, size) float32, as the network was trained."""
+        x = images * 255.0 if images.is_floating_point() else images.float()
+        if x.shape[-1] != self.size:
+            x = functional.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        return self.normalise(x).contiguous(memory_format=torch.channels_last)
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """Of values in 0 to 255."""
+        raise NotImplementedError
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The maps after each of `layers`."""
+        raise NotImplementedError
 
 
 @functools.cache

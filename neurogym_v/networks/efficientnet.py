@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from neurogym_v.networks import check_layers, checked_bytes
-from neurogym_v.types import Images
+from neurogym_v.networks import Trunk, check_layers, checked_bytes
 from neurogym_v.weights import WeightsError
 
 State: TypeAlias = dict[str, torch.Tensor]
@@ -93,7 +92,7 @@ class Block(nn.Sequential):
         return y.add_(x) if y.shape == x.shape else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Trunk):
     """Features after `layers` (blocks, from 0) for images resized to `size` pixels."""
 
     def __init__(self, name: str, layers: tuple[int, ...], size: int) -> None:
@@ -101,19 +100,13 @@ class EfficientNetLite(nn.Module):
         every = strides(name)
         check_layers(name, layers, len(every))
         state = pretrained(name)
-        self.layers, self.size = layers, size
+        self.layers, self.size, self.group = layers, size, max(1, PIXELS // size**2)
         self.channels = tuple(int(state[f"_blocks.{block}._project_conv.weight"].shape[0]) for block in layers)
         self.stem = FoldedConv(state, "_conv_stem", "_bn0", stride=2)
         self.blocks = nn.ModuleList(Block(state, index, every[index]) for index in range(layers[-1] + 1))
         self.eval()
 
-    def forward(self, images: Images) -> tuple[torch.Tensor, ...]:
-        """(n, 3, s, s) images, uint8 or in [0, 1], s of any size -> (n, channels, h, w) float32 of every layer."""
-        group = max(1, PIXELS // self.size**2) if images.device.type == "cpu" else len(images)
-        parts = [self._features(self.preprocess(images[at : at + group])) for at in range(0, len(images), group)]
-        return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
-
-    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         x, found = self.stem(x), []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -121,12 +114,8 @@ class EfficientNetLite(nn.Module):
                 found.append(x)
         return found
 
-    def preprocess(self, images: Images) -> torch.Tensor:
-        """(n, 3, size, size) float32, as the network was trained: (x - 127) / 128."""
-        x = images * 255.0 if images.is_floating_point() else images.float()
-        if x.shape[-1] != self.size:
-            x = functional.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        return ((x - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - 127.0) / 128.0
 
 
 def pretrained(name: str) -> State:

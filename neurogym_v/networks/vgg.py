@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from neurogym_v.networks import check_layers, checked_bytes
-from neurogym_v.types import Images
+from neurogym_v.networks import Trunk, check_layers, checked_bytes
 from neurogym_v.weights import WeightsError
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -29,7 +28,7 @@ GROUP = 10
 """Images at once on a CPU: measured fastest at 64 px."""
 
 
-class VGG16(nn.Module):
+class VGG16(Trunk):
     """Features after `layers` (convolutions with their ReLU, 0 to 12) for images resized to `size` pixels."""
 
     mean: torch.Tensor
@@ -38,7 +37,7 @@ class VGG16(nn.Module):
         super().__init__()
         check_layers(name, layers, len(NAMES))
         state = pretrained()
-        self.layers, self.size = layers, size
+        self.layers, self.size, self.group = layers, size, GROUP
         self.convolutions = nn.ModuleList()
         for index in range(layers[-1] + 1):
             weight = state[f"{NAMES[index]}.weight"]
@@ -49,13 +48,7 @@ class VGG16(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None].flip(0))
         self.requires_grad_(False).eval()
 
-    def forward(self, images: Images) -> tuple[torch.Tensor, ...]:
-        """(n, 3, s, s) images, uint8 or in [0, 1], s of any size -> (n, channels, h, w) float32 of every layer."""
-        group = GROUP if images.device.type == "cpu" else len(images)
-        parts = [self._features(self.preprocess(images[at : at + group])) for at in range(0, len(images), group)]
-        return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
-
-    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = []
         for index, convolution in enumerate(self.convolutions):
             if index and NAMES[index].endswith("_1"):
@@ -65,12 +58,8 @@ class VGG16(nn.Module):
                 found.append(x)
         return found
 
-    def preprocess(self, images: Images) -> torch.Tensor:
-        """(n, 3, size, size) float32, as the network was trained: BGR, 0 to 255, less the mean."""
-        x = images * 255.0 if images.is_floating_point() else images.float()
-        if x.shape[-1] != self.size:
-            x = functional.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        return (x.flip(1) - self.mean).contiguous(memory_format=torch.channels_last)
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(1) - self.mean
 
 
 def pretrained() -> dict[str, torch.Tensor]:
