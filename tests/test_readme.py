@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from neurogym_v.registry import AGENTS, GENERATORS, NEURONS
 from neurogym_v.testing import check_agent
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -33,8 +36,9 @@ def test_every_part_is_mentioned() -> None:
         assert f"`{name}`" in README
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert links
-    missing = [link for link in links if not link.startswith("http") and not (Path(__file__).parents[1] / link).exists()]
+    missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
     assert missing == []
