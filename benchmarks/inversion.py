@@ -25,9 +25,11 @@ from rich.table import Table
 from neurogym_v import networks
 from neurogym_v.generators import draw
 from neurogym_v.generators.invert import invert
+from neurogym_v.neurons.mapping import pearson
 from neurogym_v.references import load_references
 from neurogym_v.registry import device_of, load_generator
 from neurogym_v.types import Images, NeuroGymError
+from neurogym_v.weights import WeightsError
 
 JUDGES: Mapping[str, tuple[int, tuple[int, ...]]] = {"lite0": (112, (2, 4, 7, 10, 14)), "vgg16": (64, (3, 6, 9, 12))}
 """Network -> size of its input and layers; other weights than those that `invert` looks through."""
@@ -44,18 +46,25 @@ class Nearness:
     psnr_db: float
 
 
-def features(images: Images) -> dict[str, NDArray[np.float32]]:
-    """(n, p) features of every layer of every judge that is installed."""
-    found = {}
+def judges() -> tuple[dict[str, tuple[networks.Network, tuple[int, ...]]], list[str]]:
+    """Name -> network and layers, and a sentence for each whose weights are not there."""
+    found, missing = {}, []
     for name, (size, layers) in JUDGES.items():
         try:
-            network = networks.load(name, layers, size)
-        except NeuroGymError:
-            continue  # VGG16 is an extra; the report shows who judged
-        with torch.inference_mode():
-            for layer, maps in zip(layers, network(images), strict=True):
-                found[f"{name} {layer}"] = maps.flatten(1).numpy()
-    return found
+            found[name] = networks.load(name, layers, size), layers
+        except WeightsError as error:
+            missing.append(f"without a judge: {error}")
+    return found, missing
+
+
+def features(images: Images) -> dict[str, NDArray[np.float64]]:
+    """(n, p) features of every layer of every judge that is there."""
+    with torch.inference_mode():
+        return {
+            f"{name} {layer}": maps.flatten(1).double().numpy()
+            for name, (network, layers) in judges()[0].items()
+            for layer, maps in zip(layers, network(images), strict=True)
+        }
 
 
 def nearness(images: Images, targets: Images) -> Nearness:
@@ -70,11 +79,9 @@ def nearness(images: Images, targets: Images) -> Nearness:
     return Nearness(correlation=correlation, chance=chance, psnr_db=float((-10 * torch.log10(error.clamp_min(1e-9))).mean()))
 
 
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Mean over images of the Pearson correlation of their features."""
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Mean over images of the correlation of their features."""
+    return float(pearson(a.T, b.T).mean())
 
 
 def picture(targets: Images, rows: Mapping[str, Images], path: Path, *, columns: int = 16) -> None:
@@ -134,6 +141,8 @@ def main() -> None:
         table.add_row(f"r, {layer}", *(f"{value:.2f}" for value in (*values, last.chance[layer])))
     table.add_row("PSNR, dB", *(f"{one.psnr_db:.1f}" for one in found.values()), "")
     console.print(table)
+    for sentence in judges()[1]:
+        console.print(sentence, style="yellow")
     chosen.out.mkdir(parents=True, exist_ok=True)
     picture(targets, rows, chosen.out / "pairs.png")
     (chosen.out / "table.json").write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=1))

@@ -95,9 +95,7 @@ def _descend(
         of_layers = [(a - b).square().mean(dim=(1, 2, 3)) / s for a, b, s in zip(seen, wanted, scale, strict=True)]
         return torch.stack(of_layers).sum(dim=0) + PIXELS * (images - target).square().mean(dim=(1, 2, 3)) / contrast
 
-    best = latents.clone()
-    with torch.no_grad():
-        least = distances(generator(best))
+    best, least = latents.clone(), torch.full((len(latents),), torch.inf, device=device)
     latents.requires_grad_(True)
     adam = torch.optim.Adam([latents], lr=rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
