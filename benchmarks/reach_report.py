@@ -13,9 +13,8 @@ from rich.table import Table
 
 from neurogym_v.benchmarks.targets import Target
 from neurogym_v.files import write_whole
-from neurogym_v.stats import Estimate
+from neurogym_v.stats import median
 
-RESAMPLES = 10_000
 TRUSTED = 0.3
 """Transfer counts twins of this cross-validated r or more: what another one predicts says nothing about its target."""
 FEWEST = 5
@@ -125,13 +124,6 @@ def wins_of_first(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(((np.sign(ratios[:, :1] - ratios[:, 1:]) + 1) / 2).mean(axis=0))
 
 
-def median_interval(values: NDArray[np.float64]) -> Estimate:
-    """The median of (targets,) values with its percentile bootstrap interval."""
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
-    return Estimate(float(np.median(values)), float(low), float(high))
-
-
 def write_tables(
     folder: Path,
     about: str,
@@ -162,4 +154,4 @@ def _median(values: NDArray[np.float64]) -> str:
 
 
 def _interval(values: NDArray[np.float64]) -> str:
-    return str(median_interval(values)) if len(values) >= FEWEST else f"{np.median(values):.2f}"
+    return str(median(values, np.random.default_rng(0))) if len(values) >= FEWEST else f"{np.median(values):.2f}"

@@ -50,6 +50,12 @@ def relative_activation(final: Rates, natural: Rates, spontaneous: Rates, rng: n
     return _estimate(ratios, (_mean(final) - _mean(spontaneous)) / denominator)
 
 
+def median(values: NDArray[np.float64], rng: np.random.Generator, *, resamples: int = 10_000) -> Estimate:
+    """Median of (n,) values, one a unit that a claim generalises over, with the percentile bootstrap interval."""
+    drawn = values[rng.integers(len(values), size=(resamples, len(values)))]
+    return _estimate(np.median(drawn, axis=1), float(np.median(values)))
+
+
 def _mean(repeats: Rates) -> float:
     valid = repeats[np.isfinite(repeats)]
     return float(valid.mean()) if len(valid) else float("nan")

@@ -276,10 +276,3 @@ def test_tables_count_targets_that_every_generator_finished() -> None:
     assert paired.rows[-1] == ["all", "3", "50%", "0.20", "1", "0.90", "0.50"]  # one twin can be trusted
     assert paired.rows[1][-2:] == ["–", "–"]
     assert "| all | 3 | 1.50 |" in ways.markdown()
-
-
-def test_the_interval_of_a_median() -> None:
-    estimate = reach_report.median_interval(np.arange(101.0))
-    assert estimate.value == 50
-    assert 36 < estimate.low < 45  # by the binomial: the 40th and the 60th value
-    assert 55 < estimate.high < 64

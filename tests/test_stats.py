@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neurogym_v.stats import mean_rate, relative_activation
+from neurogym_v.stats import mean_rate, median, relative_activation
 
 
 def test_relative_activation_by_hand() -> None:
@@ -34,3 +34,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         estimate = relative_activation(final, natural, grey, rng)
         covered += estimate.low <= 80 / 50 <= estimate.high
     assert covered / runs == pytest.approx(0.95, abs=0.035)
+
+
+def test_the_interval_of_a_median() -> None:
+    estimate = median(np.arange(101.0), np.random.default_rng(0))
+    assert estimate.value == 50
+    assert 36 < estimate.low < 45  # by the binomial: the 40th and the 60th value
+    assert 55 < estimate.high < 64

@@ -134,7 +134,8 @@ def result_table(result: RunResult) -> Table:
     """What was found, as the command prints it; fits 80 columns."""
     config, natural = result.config, result.natural
     table = Table(
-        title=f"{config.neuron} site {config.site}: spikes/s, means of fresh repeats",
+        title=f"{config.neuron} site {config.site}: spikes/s, means of fresh repeats"
+        + ("; searches start at the best natural image" if config.start == "natural" else ""),
         caption="relative activation = (final - spontaneous) / (best natural - spontaneous); shown: presentations",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
