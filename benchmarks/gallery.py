@@ -16,19 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
 from neurogym_v.generators import Generator, draw
 from neurogym_v.references import load_references
 from neurogym_v.registry import device_of, load_generator
+from neurogym_v.render import sheet
 from neurogym_v.types import Images, NeuroGymError
 
 SAMPLES, COLUMNS = 200, 20
 INTERPOLATIONS = 6
-LABEL = 18
-"""Pixels above a part of the sheet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +75,6 @@ def images_per_s(generator: Generator, batch: int = 40, seconds: float = 3.0) ->
     return batch / float(np.median(took))
 
 
-def sheet(parts: dict[str, Images], columns: int = COLUMNS) -> Image.Image:
-    """Images in rows, part under part, each with its title."""
-    side = next(iter(parts.values())).shape[-1]
-    heights = [LABEL + -(-len(images) // columns) * side for images in parts.values()]
-    page = Image.new("RGB", (columns * side, sum(heights)), "white")
-    pen, top = ImageDraw.Draw(page), 0
-    for (title, images), height in zip(parts.items(), heights, strict=True):
-        pen.text((3, top + 3), title, fill="black")
-        for at, image in enumerate(images):
-            place = (at % columns * side, top + LABEL + at // columns * side)
-            page.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), place)
-        top += height
-    return page
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m neurogym_v.benchmarks.gallery", description=__doc__)
     parser.add_argument("--generator", default="natural64", help="a name, or a weights file [natural64]")
@@ -124,7 +107,7 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     parts = {f"{chosen.generator}: {SAMPLES} samples of the prior": of_prior}
     parts["from one latent to another, along the sphere"] = draw(generator, paths).cpu()
-    sheet(parts).save(chosen.out / "sheet.jpg", quality=90)
+    sheet(parts, columns=COLUMNS).save(chosen.out / "sheet.jpg", quality=90)
     numbers = {name: asdict(one) for name, one in found.items()} | {"images_per_s": speed}
     (chosen.out / "figures.json").write_text(json.dumps(numbers, indent=1))
 

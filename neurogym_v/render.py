@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from neurogym_v.types import Images, Rates
 
 CELL, LABEL, GAP = 96, 14, 4
+TITLE = 18
+"""Pixels above a part of a sheet."""
 INK, PAPER, LOST, BEST = (225, 225, 225), (24, 24, 27), (150, 90, 90), (250, 204, 21)
 
 
@@ -18,6 +21,21 @@ def to_pil(image: Images, size: int | None = None) -> Image.Image:
     """(3, s, s) uint8 as a picture, enlarged to `size` pixels where given."""
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     return picture if size is None else picture.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def sheet(parts: Mapping[str, Images], *, columns: int) -> Image.Image:
+    """(n, 3, s, s) uint8 images of one size in rows, part under part, each under its title; no line for an empty title."""
+    side = next(iter(parts.values())).shape[-1]
+    heads = [TITLE if title else 0 for title in parts]
+    heights = [head + -(-len(images) // columns) * side for head, images in zip(heads, parts.values(), strict=True)]
+    page = Image.new("RGB", (columns * side, sum(heights)), "white")
+    pen, top = ImageDraw.Draw(page), 0
+    for (title, images), head, height in zip(parts.items(), heads, heights, strict=True):
+        pen.text((3, top + 3), title, fill="black")
+        for at, image in enumerate(images):
+            page.paste(to_pil(image), (at % columns * side, top + head + at // columns * side))
+        top += height
+    return page
 
 
 def grid(images: Images, rates: Rates, title: str) -> NDArray[np.uint8]:

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from neurogym_v import weights
 from neurogym_v.files import write_whole
-from neurogym_v.generators import photographs
+from neurogym_v.generators import photographs, quantise
 from neurogym_v.generators.code import DIM, Code
 from neurogym_v.generators.critic import Critic, distance
 from neurogym_v.generators.natural import CHANNELS, KIND, Natural, bend
+from neurogym_v.render import sheet
 from neurogym_v.types import NeuroGymError
 
 SIDE = 112
@@ -208,14 +208,6 @@ def _pixel_distance(images: Tensor, target: Tensor) -> Tensor:
     ).sum()
 
 
-def _grid(rows: Tensor, columns: int, path: Path) -> None:
-    """Write images (n, 3, s, s) in [0, 1] as one PNG."""
-    n, channels, size, _ = rows.shape
-    sheet = rows.reshape(n // columns, columns, channels, size, size).permute(0, 3, 1, 4, 2)
-    pixels = sheet.reshape(n // columns * size, columns * size, channels).mul(255).round().byte().cpu().numpy()
-    write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
-
-
 def reconstruct(decoder: Natural, kept: Tensor) -> tuple[Tensor, Tensor]:
     """`kept` (n, 3, s, s) uint8 at the decoder's size in [0, 1], and what it draws of their codes."""
     size = decoder.image_size
@@ -241,10 +233,11 @@ def _publish(trainer: Trainer, kept: Tensor, counts: Mapping[str, int], out: Pat
     sha = weights.save(out, tensors, kind=KIND, card=card | trainer.settings() | dict(counts))
     with torch.no_grad():
         latents = decoder.sample(96, np.random.default_rng(trainer.seed))
-        sheet = [decoder(latents[:80]), decoder(2 * latents[80:])]
+        drawn = [decoder(latents[:80]), decoder(2 * latents[80:])]
     if len(kept) >= 16:
-        sheet += reconstruct(decoder, kept[:16])
-    _grid(torch.cat(sheet).clamp(0, 1), 16, out.with_suffix(".png"))
+        drawn += reconstruct(decoder, kept[:16])
+    picture = sheet({"": quantise(torch.cat(drawn))}, columns=16)
+    write_whole(out.with_suffix(".png"), lambda file: picture.save(file, format="PNG"))
     write_whole(out.with_suffix(".checkpoint"), lambda file: torch.save(trainer.state_dict(), file))
     return sha, psnr
 
