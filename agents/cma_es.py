@@ -6,7 +6,6 @@ The update of the factor: Suttorp, Hansen & Igel 2009, doi:10.1007/s10994-009-51
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurogym_v.agent import Agent
+from neurogym_v.evolution import Means, best_first, rank_weights
 from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
 
 Vector = NDArray[np.float64]
@@ -80,29 +80,28 @@ class CMAES(Agent):
         self.A = LowRank(d)
         self.A_inv = LowRank(d)
         self._learned = 0  # rounds
-        self._means: deque[Vector] = deque([m], maxlen=16)
-        self._z: Vector = np.empty((0, d))
+        self._means = Means(m)
+        self._z: Latents = np.empty((0, d), np.float32)
         self._x: Latents = np.empty((0, d), np.float32)
 
-    def _ask(self) -> Vector:
-        self._z = self.rng.standard_normal((self.batch_size, self.spec.latent_dim))
-        x: Vector = self.mean + self.sigma * self.A.left(self._z)
-        self._x = x.astype(np.float32)
-        return x
+    def _ask(self) -> Latents:
+        self._z = self.rng.standard_normal((self.batch_size, self.spec.latent_dim), dtype=np.float32)
+        self._x = self.A.left(self._z)
+        self._x *= np.float32(self.sigma)
+        self._x += self.mean.astype(np.float32)
+        return self._x.copy()
 
     def _tell(self, latents: Latents, rates: Rates) -> None:
-        valid = np.flatnonzero(~np.isnan(rates))
-        if len(valid) < 2:
+        if np.count_nonzero(~np.isnan(rates)) < 2:
             return
         z = self._z
         changed = np.flatnonzero((latents != self._x[: len(latents)]).any(axis=1))  # by clipping
         if len(changed):
             z[changed] = self.A_inv.left((latents[changed] - self.mean) / self.sigma)
 
-        w = rank_weights(len(valid))
-        mu_eff = float(1 / np.sum(w**2))
-        valid = self.rng.permutation(valid)  # so that ties are broken at random
-        best = valid[np.argsort(-rates[valid], kind="stable")][: len(w)]
+        best = best_first(rates, self.rng)
+        w = rank_weights(len(best))
+        mu_eff, best = float(1 / np.sum(w**2)), best[: len(w)]
 
         z_w = w @ z[best]
         step = self.A.left(z_w)
@@ -134,8 +133,7 @@ class CMAES(Agent):
 
         No sample is ever recommended: the best of them is the luckiest.
         """
-        means = list(self._means)[::-1]
-        return np.stack([means[min(i, len(means) - 1)] for i in range(k)]).astype(np.float32)
+        return self._means.latest(k)
 
     def diagnostics(self) -> Mapping[str, float]:
         """`sigma`; `mean_norm`; `path_ratio`: the step-size path over that of a random walk; above 1 sigma grows."""
@@ -154,9 +152,12 @@ class LowRank:
         self.Ut: Vector = np.empty((0, d))
         self.P: Vector = np.empty((0, d))
 
-    def left(self, z: Vector) -> Vector:
-        """z M for (n, d) rows or one (d,)."""
-        return np.asarray(self.a * z + (z @ self.Ut.T) @ self.P)
+    def left(self, z: NDArray[Any]) -> NDArray[Any]:
+        """z M for (n, d) rows or one (d,), in the precision of z."""
+        M_z: NDArray[Any] = z * z.dtype.type(self.a)
+        if len(self.P):
+            M_z += (z @ self.Ut.T.astype(z.dtype, copy=False)) @ self.P.astype(z.dtype, copy=False)
+        return M_z
 
     def right(self, v: Vector) -> Vector:
         """M v' for one (d,)."""
@@ -167,9 +168,3 @@ class LowRank:
         self.a *= k
         self.Ut = np.vstack([self.Ut, u])
         self.P = np.vstack([k * self.P, p])
-
-
-def rank_weights(n: int) -> Vector:
-    """Weights of the better half of n ranked samples, best first; they sum to 1."""
-    w = np.log(n / 2 + 1 / 2) - np.log(np.arange(1, n // 2 + 1))
-    return np.asarray(w / w.sum())

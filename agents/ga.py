@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurogym_v.agent import Agent
+from neurogym_v.evolution import best_first
 from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
 
 
@@ -39,7 +40,7 @@ class GA(Agent):
         temperature: kT in standard deviations of the valid scores; lower is harder selection.
         heritability: chance of a gene to come from the first of the two parents.
         clip: cut scores at their 95th percentile before selection, so that one lucky trial does not father everything.
-        init_sd: standard deviation of the first round, around 0.
+        sigma0: standard deviation of the first round, around 0.
 
     Raises:
         NeuroGymError: a parameter out of its range.
@@ -49,20 +50,20 @@ class GA(Agent):
         # n_conserve None: 10 at the published batch of 40
         "ponce2019": {
             "n_conserve": None, "mutation_rate": 0.25, "mutation_size": 0.75, "temperature": 2.0,
-            "heritability": 0.75, "clip": True, "init_sd": 1.0,
+            "heritability": 0.75, "clip": True, "sigma0": 1.0,
         },
         "wang2022": {
             "n_conserve": None, "mutation_rate": 0.25, "mutation_size": 0.75, "temperature": 2.0,
-            "heritability": 0.75, "clip": False, "init_sd": 1.0,
+            "heritability": 0.75, "clip": False, "sigma0": 1.0,
         },
         # published with a batch of 20
         "xdream2020": {
             "n_conserve": 0, "mutation_rate": 0.5, "mutation_size": 0.5, "temperature": 0.5,
-            "heritability": 0.5, "clip": True, "init_sd": 1.0,
+            "heritability": 0.5, "clip": True, "sigma0": 1.0,
         },
         "scale_matched": {
             "n_conserve": None, "mutation_rate": 0.25, "mutation_size": 0.75, "temperature": 0.5,
-            "heritability": 0.75, "clip": True, "init_sd": 1.0,
+            "heritability": 0.75, "clip": True, "sigma0": 1.0,
         },
     }  # fmt: skip
     smallest_batch: ClassVar[int] = 2
@@ -79,7 +80,7 @@ class GA(Agent):
         temperature: float = 0.5,
         heritability: float = 0.75,
         clip: bool = True,
-        init_sd: float = 1.0,
+        sigma0: float = 1.0,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
         if n_conserve is not None and not 0 <= n_conserve < batch_size:
@@ -87,7 +88,7 @@ class GA(Agent):
         for name, share in (("mutation_rate", mutation_rate), ("heritability", heritability)):
             if not 0 <= share <= 1:
                 raise NeuroGymError(f"GA: expected {name} from 0 to 1, got {share}")
-        for name, size in (("temperature", temperature), ("mutation_size", mutation_size), ("init_sd", init_sd)):
+        for name, size in (("temperature", temperature), ("mutation_size", mutation_size), ("sigma0", sigma0)):
             if not size > 0:
                 raise NeuroGymError(f"GA: expected {name} above 0, got {size}")
         self.n_conserve = batch_size // 4 if n_conserve is None else n_conserve
@@ -96,7 +97,7 @@ class GA(Agent):
         self.temperature = temperature
         self.heritability = heritability
         self.clip = clip
-        self._population: Latents = np.float32(init_sd) * self._normal(batch_size)
+        self._population: Latents = np.float32(sigma0) * self._normal(batch_size)
         # of every individual of the population: the sum of its rates over its life, and of how many valid trials
         self._total: NDArray[np.float64] = np.zeros(batch_size)
         self._shows: NDArray[np.intp] = np.zeros(batch_size, np.intp)
@@ -118,8 +119,7 @@ class GA(Agent):
         self._shows[valid] += 1
 
         kT = max(float(s[valid].std()) * self.temperature, 1e-8)  # before clipping
-        valid = self.rng.permutation(valid)  # so that ties are broken at random
-        valid = valid[np.argsort(-s[valid], kind="stable")]
+        valid = best_first(s, self.rng)
         scores = s[valid]
         self._kT = kT
         self._remember(valid, scores)
@@ -143,8 +143,10 @@ class GA(Agent):
         return children
 
     def _mutate(self, X: Latents) -> Latents:
-        mask = self.rng.random(X.shape, dtype=np.float32) < self.mutation_rate
-        return X + mask * (np.float32(self.mutation_size) * self._normal(len(X)))
+        """X, changed in place."""
+        genes = np.flatnonzero(self.rng.random(X.size, dtype=np.float32) < self.mutation_rate)
+        X.reshape(-1)[genes] += np.float32(self.mutation_size) * self.rng.standard_normal(len(genes), dtype=np.float32)
+        return X
 
     def _normal(self, n: int) -> Latents:
         return self.rng.standard_normal((n, self.spec.latent_dim), dtype=np.float32)
@@ -154,7 +156,7 @@ class GA(Agent):
         prior = float(scores.mean())
         mean = (self._total[valid] + prior) / (self._shows[valid] + 1)
         order = np.argsort(-mean, kind="stable")
-        self._last = self._population[valid][order], mean[order], self._shows[valid][order]
+        self._last = self._population[valid[order]], mean[order], self._shows[valid[order]]
 
     def recommend(self, k: int = 1) -> Latents:
         """(k, d): the mean of the last population; then its individuals, the re-tested first, by their mean over shows.

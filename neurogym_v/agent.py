@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from neurogym_v.naming import nearest
 from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError, Rates
 
 
@@ -28,6 +29,9 @@ class Agent(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named parameter sets: `ga:ponce2019` is `presets["ponce2019"]` of `ga`."""
     smallest_batch: ClassVar[int] = 1
+    surrogates: tuple[str, ...] = ()
+    """Networks that the agent looks through (`neurogym_v.networks`): where they are of the family that the neuron is made of,
+    a run is no more than a sanity check, and says so."""
 
     def __init__(self, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0) -> None:
         if batch_size < self.smallest_batch:
@@ -40,6 +44,22 @@ class Agent(ABC):
         self.thinking_s = 0.0
         """Seconds spent in `_ask` and `_tell` so far."""
         self._asked: Latents | None = None
+
+    @classmethod
+    def preset(cls, name: str) -> dict[str, Any]:
+        """The parameters behind `agent:name`; families whose names are a library's say it themselves.
+
+        Raises:
+            NeuroGymError: no such preset.
+        """
+        if name not in cls.presets:
+            raise nearest(f"preset of {cls.__name__}", name, cls.presets)
+        return dict(cls.presets[name])
+
+    @classmethod
+    def references(cls, budget: int, **params: Any) -> int:  # noqa: ARG003 (those that want some look at them)
+        """How many natural images the agent wants shown to it first, once each; they are paid from its budget."""
+        return 0
 
     @abstractmethod
     def _ask(self) -> np.ndarray[Any, Any]:

@@ -165,8 +165,8 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         self.begin(int(self.np_random.integers(2**63)))
         info: dict[str, Any] = {}
         if count:
-            self.references = self._show_references(count)
-            info = {"reference_rates": np.array(self.references.rates), "reference_names": self.references.names}
+            shown = self.show_references(load_references(count=count, size=self.generator.image_size))
+            info = {"reference_rates": np.array(shown.rates), "reference_names": shown.names}
         return self.observation(np.empty(0)), info | self.account
 
     def begin(self, entropy: int) -> Session:
@@ -181,6 +181,17 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         self.best_rate, self.lost = -np.inf, 0
         self._round: tuple[Latents, Rates] | None = None
         return self.session
+
+    def show_references(self, references: References) -> References:
+        """Show natural images once each, before the first round; with their scores they are what agents may know of them."""
+        order = np.arange(len(references.names))
+        rates = self.live.show_images(references.images, references.names, order, kind="reference")
+        if self._by_references:
+            self.objective = OneHot(self.site, *moments(rates))
+        scores = self.score(rates)
+        self.lost += int(np.isnan(scores).sum())
+        self.references = References(references.images, references.names, scores)
+        return self.references
 
     def score(self, rates: Rates) -> Rates:
         """(m, sites) spikes/s -> (m,) scores of the objective, NaN where the trial is lost.
@@ -264,15 +275,6 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         if self.session is None:
             raise gym.error.ResetNeeded("call reset() before step() or render()")
         return self.session
-
-    def _show_references(self, count: int) -> References:
-        references = load_references(count=count, size=self.generator.image_size)
-        rates = self.live.show_images(references.images, references.names, np.arange(count), kind="reference")
-        if self._by_references:
-            self.objective = OneHot(self.site, *moments(rates))
-        scores = self.score(rates)
-        self.lost += int(np.isnan(scores).sum())
-        return References(references.images, references.names, scores)
 
     def _cost(self, presentations: int) -> int:
         return self.normaliser.cost(presentations) if self.normaliser else presentations

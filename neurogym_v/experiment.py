@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurogym_v import networks
 from neurogym_v.agent import Agent
 from neurogym_v.env import NeuronEnv
 from neurogym_v.generators.around import Around
 from neurogym_v.generators.invert import invert
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
-from neurogym_v.neurons.simulated import GREY, SimulatedNeuron
+from neurogym_v.neurons.simulated import GREY, Neuron, SimulatedNeuron
 from neurogym_v.noise import simulate
 from neurogym_v.normaliser import Normaliser
 from neurogym_v.references import load_references
-from neurogym_v.registry import load_generator, make_agent
+from neurogym_v.registry import agent_class, load_generator, make_agent
 from neurogym_v.stats import Estimate, mean_rate, relative_activation
 from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, Rates, References
 from neurogym_v.validation import Natural, measure_natural, validate
@@ -38,11 +39,12 @@ class RunConfig:
     """What a run is; kept in its journal, so that the journal alone can continue it."""
 
     agents: tuple[str, ...] = AGENTS
+    """NAME[:PRESET][,KEY=VALUE,...] each."""
     neuron: str = "v4"
     site: int = 0
     generator: str = "natural64"
     budget: int = 3000
-    """Presentations of each agent's search. References and validation are counted beside it."""
+    """Presentations of each agent's search, natural images that it asks for included; what scores rest on is counted beside."""
     batch_size: int = 40
     seed: int = 0
     noise: str = "poisson"
@@ -113,6 +115,10 @@ class AgentResult:
     """The agent's own share of it."""
     recommended: Latents
     """(1, d)"""
+    sanity_check: bool
+    """Its model of the neuron is made of the neuron's own kind of network: not a result, however good."""
+    diagnostics: Mapping[str, float]
+    """The agent's own numbers at the end."""
     site_lost: bool
     """The site was lost before the validation was over: nothing can be said about the recommended image."""
     rounds: tuple[Feedback, ...]
@@ -138,6 +144,12 @@ class Watcher:
     """A stage begins: `natural images`, an agent's name, ..."""
     round: Callable[[str, Feedback], None] = lambda _agent, _feedback: None
     agent_done: Callable[[AgentResult], None] = lambda _: None
+
+
+def is_sanity_check(agent: Agent, neuron: Neuron) -> bool:
+    """Whether the agent looks through a network of a family that the neuron is made of."""
+    own = neuron.source.networks if isinstance(neuron, SimulatedNeuron) else ()
+    return bool({networks.family(name) for name in agent.surrogates} & {networks.family(name) for name in own})
 
 
 def agent_seed(seed: int) -> int:
@@ -167,6 +179,7 @@ class Experiment:
         self.normaliser = Normaliser.spread(self.references, config.normaliser) if config.normaliser else None
         for name in config.agents:
             self._agent(name, self._env(name, None, self.normaliser))
+            self._wanted(name)
 
     def run(self, journal: Journal | None = None, watcher: Watcher | None = None) -> RunResult:
         """Measure natural images, let each agent search, validate; what is in `journal` already is not shown again."""
@@ -209,6 +222,19 @@ class Experiment:
         seed = agent_seed(self.config.seed)
         return make_agent(name, env.spec_for_agents, batch_size=self.config.batch_size, seed=seed)
 
+    def _wanted(self, name: str) -> References | None:
+        """The natural images that an agent wants shown to it first.
+
+        Raises:
+            NeuroGymError: they would leave nothing of the budget.
+        """
+        cls, params = agent_class(name)
+        count = min(cls.references(self.config.budget, **params), len(self.references.names))
+        if count and self.config.budget - count < 1:
+            raise NeuroGymError(f"agent {name}: expected a budget above {count}, what its natural images cost, got "
+                                f"{self.config.budget}")  # fmt: skip
+        return self.references.spread(count) if count else None
+
     def _natural(self, journal: Journal | None) -> tuple[Natural, NaturalResult, Normaliser | None]:
         """Of the neuron; and the normaliser with the usual responses to it, so that all sessions have one scale."""
         session = self._env("natural", journal, self.normaliser).begin(self.config.seed)
@@ -231,9 +257,11 @@ class Experiment:
         return measured, result, session.slow_gain.after() if session.slow_gain else None
 
     def _search(self, env: NeuronEnv, name: str, measured: Natural, natural: NaturalResult, watcher: Watcher) -> AgentResult:
-        agent = self._agent(name, env)
         env.begin(self.config.seed)  # agents meet the same luck, batch by batch
         began, rounds = time.perf_counter(), []
+        if wanted := self._wanted(name):
+            env.show_references(wanted)
+        agent = self._agent(name, env)
         for feedback in run(agent, env):
             rounds.append(feedback)
             watcher.round(name, feedback)
@@ -255,6 +283,8 @@ class Experiment:
             validation_presentations=env.spent - spent,
             wall_s=wall_s,
             agent_s=agent.thinking_s,
+            sanity_check=is_sanity_check(agent, self.neuron),
+            diagnostics=dict(agent.diagnostics()),
             recommended=recommended,
             site_lost=not env.live.neuron.alive[self.config.site],
             rounds=tuple(rounds),

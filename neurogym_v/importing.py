@@ -13,6 +13,21 @@ from typing import Any
 from neurogym_v.types import NeuroGymError
 
 
+def require(module: str, *, user: str, extra: str) -> Any:
+    """An optional package, for `user` ("agent sb3"), which `pip install 'neurogym-v[extra]'` would bring.
+
+    Raises:
+        NeuroGymError: it is not installed, or does not import.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        reason = str(error).partition(chr(10))[0]
+        raise NeuroGymError(
+            f"{user}: expected the package {module.partition('.')[0]}, got: {reason}; pip install 'neurogym-v[{extra}]'"
+        ) from None
+
+
 def named(kind: str, name: str, known: tuple[str, ...]) -> Any:
     """What MODULE:CALLABLE names; `known` are the names of this `kind` ("generator") that may have been meant.
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from neurogym_v.naming import nearest
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.neurons.view import Viewed
-from neurogym_v.registry import EFFECTS, load_neuron, nearest, resolve
+from neurogym_v.registry import EFFECTS, load_neuron, resolve
 from neurogym_v.types import NeuroGymError
 
 PRESETS = {

@@ -72,8 +72,8 @@ class Normaliser:
         available = len(references.names)
         if not 1 <= count <= available:
             raise NeuroGymError(f"normaliser: expected 1 to {available} images, one a reference, got {count}")
-        chosen = [int(i) for i in np.linspace(0, available - 1, count).round()]
-        return cls(images=references.images[chosen], names=tuple(references.names[i] for i in chosen))
+        chosen = references.spread(count)
+        return cls(images=chosen.images, names=chosen.names)
 
     def count(self, presentations: int) -> int:
         """Normaliser images shown before a block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +29,7 @@ def save_pictures(result: RunResult, generator: Generator, folder: Path) -> list
     figure.savefig(evolution, dpi=110, facecolor="white")
     files = [evolution]
     for agent in result.agents:
-        files.append(folder / f"final-{agent.agent.replace(':', '-')}.png")
+        files.append(folder / f"final-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', agent.agent)}.png")
         to_pil(draw(generator, agent.recommended)[0]).save(files[-1])
     files.append(folder / "best-natural.png")
     to_pil(_natural(result)).save(files[-1])
@@ -73,7 +74,7 @@ def _film(figure: Figure, grid: GridSpec, row: int, agent: AgentResult, colour: 
             axes = figure.add_subplot(grid[row, column])
             _picture(axes, images[column], f"r{feedback.round + 1}: {feedback.rates[i]:.0f}", colour=None, size=7)
             if column == 0:
-                axes.set_ylabel(agent.agent, color=colour, fontsize=9, fontweight="bold")
+                axes.set_ylabel(_label(agent), color=colour, fontsize=9, fontweight="bold")
     final = figure.add_subplot(grid[row, FRAMES:])
     title = f"recommended: {_hz(agent.final.value)}\nrelative activation {agent.relative_activation.value:.2f}"
     _picture(final, draw(generator, agent.recommended)[0], title, colour=colour)
@@ -87,7 +88,7 @@ def _curves(axes: Axes, result: RunResult) -> None:
     for agent, colour in zip(result.agents, _colours(len(result.agents)), strict=True):
         spent = [r.spent for r in agent.rounds]
         rates = [r.mean_rate for r in agent.rounds]
-        axes.plot(spent, rates, color=colour, lw=1.6, label=f"{agent.agent}: mean of the round")
+        axes.plot(spent, rates, color=colour, lw=1.6, label=f"{_label(agent)}: mean of the round")
         final = agent.final
         axes.errorbar(
             result.config.budget * 1.02,
@@ -104,6 +105,10 @@ def _curves(axes: Axes, result: RunResult) -> None:
     axes.set_title(note, fontsize=8, loc="right")
     axes.legend(fontsize=8, frameon=False, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label(agent: AgentResult) -> str:
+    return f"{agent.agent} (sanity check)" if agent.sanity_check else agent.agent
 
 
 def _picture(axes: Axes, image: Images, title: str, *, colour: str | None = "#16a34a", size: int = 8) -> None:

@@ -5,28 +5,39 @@ A new agent, generator or neuron is one file and one line here.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from neurogym_v import weights
+from neurogym_v import importing, weights
 from neurogym_v.agent import Agent
 from neurogym_v.generators import Generator, foreign
+from neurogym_v.naming import check_parameters, nearest, split
 from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.projection import Projected
 from neurogym_v.types import LoopSpec, NeuroGymError
 
 AGENTS = {
     "random": "neurogym_v.agents.random:Random",
     "ga": "neurogym_v.agents.ga:GA",
     "cma_es": "neurogym_v.agents.cma_es:CMAES",
+    "sphere_cma": "neurogym_v.agents.sphere_cma:SphereCMA",
+    "csa_es": "neurogym_v.agents.csa_es:CSAES",
+    "nes": "neurogym_v.agents.nes:NES",
+    "fdgd": "neurogym_v.agents.fdgd:FDGD",
+    "pycma": "neurogym_v.agents.pycma:PyCMA",
+    "nevergrad": "neurogym_v.agents.nevergrad:Nevergrad",
+    "sb3": "neurogym_v.agents.sb3:SB3",
 }
+PROJECTIONS = ("norm", "max_norm")
+"""Parameters that any agent may be named with."""
 GENERATORS = {
     "natural64": "neurogym_v.generators.natural:Natural",
     "pixel": "neurogym_v.generators.pixel:Pixel",
@@ -59,13 +70,6 @@ EFFECTS = {
 """Of a session, in the order in which they happen to a response."""
 
 
-def nearest(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> NeuroGymError:
-    """The error for a name that is not known, with the nearest that is."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else "`neurogym-v list` shows them"
-    return NeuroGymError(f"unknown {kind} {name!r}: {hint} (known: {', '.join(known)})")
-
-
 def resolve(kind: str, name: str, known: Mapping[str, str]) -> Any:
     """The class behind a name."""
     if name not in known:
@@ -91,21 +95,47 @@ def device_of(name: str) -> str:
     return name
 
 
+@cache
+def agents() -> dict[str, str]:
+    """Name -> "module:Class" of every agent: ours, and those of installed packages (entry-point group `neurogym_v.agents`)."""
+    others = {entry.name: entry.value for entry in sorted(entry_points(group="neurogym_v.agents"))}
+    return others | AGENTS
+
+
 def agent_class(name: str) -> tuple[type[Agent], dict[str, Any]]:
-    """`ga:ponce2019` -> the class and the parameters of its preset."""
-    base, _, preset = name.partition(":")
-    cls: type[Agent] = resolve("agent", base, AGENTS)
-    if not preset:
-        return cls, {}
-    if preset not in cls.presets:
-        raise nearest(f"preset of agent {base}", preset, cls.presets)
-    return cls, dict(cls.presets[preset])
+    """`ga:ponce2019,temperature=1` -> the class, and the parameters of its preset with those that are written.
+
+    What is no name of ours may be MODULE:CLASS, an agent of the user's own.
+
+    Raises:
+        NeuroGymError: no such agent, preset or parameter, or a value of another type.
+    """
+    base, preset, written = split(name)
+    if base not in agents() and preset:
+        cls = importing.named("agent", f"{base}:{preset}", tuple(agents()))
+        if not (isinstance(cls, type) and issubclass(cls, Agent)):
+            raise importing.wrong("agent", f"{base}:{preset}", "a subclass of neurogym_v.agent.Agent", type(cls).__name__)
+        preset = ""
+    else:
+        cls = resolve("agent", base, agents())
+    params = (cls.preset(preset) if preset else {}) | written
+    check_parameters(f"agent {base}", cls, {key: value for key, value in params.items() if key not in PROJECTIONS})
+    return cls, params
 
 
 def make_agent(name: str, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0, **params: Any) -> Agent:
-    """An agent by name or name:preset; `params` override the preset."""
-    cls, preset = agent_class(name)
-    return cls(spec, batch_size=batch_size, seed=seed, **(preset | params))
+    """An agent by NAME[:PRESET][,KEY=VALUE,...]; `params` override what is written.
+
+    `norm=1` keeps the latents of any agent on a sphere, `max_norm=1` in a ball (see `neurogym_v.projection`).
+
+    Raises:
+        NeuroGymError: no such agent, preset or parameter, or one that is out of its range.
+    """
+    cls, written = agent_class(name)
+    chosen = written | params
+    held = {key: chosen.pop(key) for key in PROJECTIONS if key in chosen}
+    agent = cls(spec, batch_size=batch_size, seed=seed, **chosen)
+    return Projected(agent, **held) if held else agent
 
 
 def variant_of(kind: str, name: str, known: Mapping[str, str]) -> tuple[Any, str | None]:
@@ -136,7 +166,10 @@ def load_generator(name: str, *, device: str = "auto") -> Generator:
 
 
 def load_neuron(name: str, *, device: str = "auto") -> SimulatedNeuron:
-    """A neuron by name, or from a file by its path, without noise (`neurogym_v.noise.with_noise` adds that)."""
+    """A neuron by name, from a file by its path, or made by a MODULE:CALLABLE without arguments; without noise.
+
+    `neurogym_v.noise.with_noise` puts that around it.
+    """
     neuron: SimulatedNeuron = _load("neuron", name, device_of(device))
     return neuron
 
@@ -151,6 +184,11 @@ def _load(kind: str, name: str, device: str) -> Any:
         return cls.load(device=device) if variant is None else cls.load(variant=variant, device=device)
     if kind == "generator" and ":" in name and not path.exists() and path.suffix != ".safetensors":
         return foreign.load(name, tuple(GENERATORS), device=device)
+    if kind == "neuron" and ":" in name and not path.exists() and path.suffix != ".safetensors":
+        made = importing.called(kind, name, importing.named(kind, name, tuple(known)))
+        if not isinstance(made, SimulatedNeuron):
+            raise importing.wrong(kind, name, "a callable that makes a SimulatedNeuron", type(made).__name__)
+        return made
     if path.suffix != ".safetensors" and not path.exists():
         raise nearest(kind, name, known)
     found = weights.kind_of(path)

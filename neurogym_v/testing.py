@@ -3,7 +3,7 @@
     from neurogym_v.testing import check_agent
     check_agent(lambda spec, batch_size, seed: MyAgent(spec, batch_size=batch_size, seed=seed))
 
-It needs no test framework, no neuron and no generator, and takes well under a second for an evolutionary agent.
+It needs no test framework and no neuron, and takes well under a second for an evolutionary agent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from neurogym_v.agent import Agent
+from neurogym_v.generators import Generator
 from neurogym_v.types import Feedback, Latents, LoopSpec, Rates
 
 AgentFactory = Callable[[LoopSpec, int, int], Agent]
@@ -26,7 +27,13 @@ class ConformanceError(AssertionError):
 
 
 def check_agent(
-    factory: AgentFactory, *, latent_dim: int = 24, batch_size: int = 12, rounds: int = 12, bound: float = 2.5
+    factory: AgentFactory,
+    *,
+    latent_dim: int = 24,
+    batch_size: int = 12,
+    rounds: int = 12,
+    bound: float = 2.5,
+    generator: Generator | None = None,
 ) -> None:
     """Check an agent against the contract of `Agent`, on a toy neuron.
 
@@ -38,11 +45,14 @@ def check_agent(
     Args:
         factory: called as factory(spec, batch_size, seed), often.
         latent_dim, batch_size, rounds, bound: size of the sessions to check with; the batch should be at least 2.
+        generator: for an agent that uses its gradient; then latents are this one's.
 
     Raises:
         ConformanceError: with the first property that does not hold.
     """
-    spec = LoopSpec(latent_dim=latent_dim, bound=bound, budget=batch_size * rounds)
+    if generator is not None:
+        latent_dim, bound = generator.latent_dim, generator.bound
+    spec = LoopSpec(latent_dim=latent_dim, bound=bound, budget=batch_size * rounds, generator=generator)
 
     def fresh(seed: int = 0) -> Agent:
         return factory(spec, batch_size, seed)
@@ -51,7 +61,7 @@ def check_agent(
     for name, neuron in NEURONS.items():
         _check_session(fresh(), neuron, rounds, name)
     _check_short_round(fresh())
-    smallest = type(fresh()).smallest_batch
+    smallest = fresh().smallest_batch
     _check_session(factory(spec, smallest, 0), _toy, rounds, f"the smallest batch, {smallest}")
     _check_repeatable(fresh, rounds)
     _check_nothing_shared(fresh)

@@ -32,6 +32,11 @@ class References:
     names: tuple[str, ...]
     rates: Rates | None = None
 
+    def spread(self, count: int) -> References:
+        """`count` of them without their rates, evenly spread, always the same; all if there are fewer."""
+        chosen = np.unique(np.linspace(0, len(self.names) - 1, min(count, len(self.names))).round().astype(int))
+        return References(self.images[chosen], tuple(self.names[i] for i in chosen))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSpec:

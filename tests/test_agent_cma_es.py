@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neurogym_v.agents.cma_es import CMAES, rank_weights
+from neurogym_v.agents.cma_es import CMAES
+from neurogym_v.evolution import rank_weights
 from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError
 
 Array = NDArray[np.float64]
@@ -74,7 +75,7 @@ def test_equals_the_dense_algorithm(d: int, n: int, every: int) -> None:
     objective = ellipsoid(d, 100.0)
     for round_ in range(1, 61):
         x = agent.ask()
-        z = agent._z.copy()
+        z = agent._z.astype(np.float64)
         near(x, dense.m + dense.sigma * z @ dense.A, 1e-5)  # float32
         tell(agent, x, objective(x))
         dense.learn(z, objective(x), update=round_ % every == 0)

@@ -14,20 +14,46 @@ from hypothesis import strategies as st
 
 from neurogym_v.agent import Agent
 from neurogym_v.agents.random import Random
+from neurogym_v.generators.pixel import Pixel
 from neurogym_v.registry import AGENTS, agent_class, make_agent
 from neurogym_v.testing import ConformanceError, check_agent
 from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError, Rates
 
-CASES = [*AGENTS, *(f"{name}:{preset}" for name in AGENTS for preset in agent_class(name)[0].presets)]
+OURS = ("random", "ga", "cma_es", "sphere_cma", "csa_es", "nes", "fdgd")
+"""Numpy alone: fast enough to be asked for everything with every preset."""
+LIBRARIES = ("pycma", "nevergrad", "sb3")
+MODELS = {name: f"{name},network=pixels" for name in ()}
+"""Model-driven ones, with models that are made in a moment."""
+CASES = [*OURS, *(f"{name}:{preset}" for name in OURS for preset in agent_class(name)[0].presets)]
+SCALED = [*CASES, "pycma", "pycma:vkd", "sb3", *MODELS.values()]
+"""Those that have a first standard deviation of their own; nevergrad's optimizers begin as the library has them."""
 
 
-def make(case: str, spec: LoopSpec, batch_size: int = 40, seed: int = 0) -> Agent:
-    return make_agent(case, spec, batch_size=batch_size, seed=seed)
+def test_every_agent_is_asked() -> None:
+    assert {*OURS, *LIBRARIES, *MODELS} == set(AGENTS)
 
 
-@pytest.mark.parametrize("case", CASES)
+def make(case: str, spec: LoopSpec, batch_size: int = 40, seed: int = 0, **params: Any) -> Agent:
+    return make_agent(case, spec, batch_size=batch_size, seed=seed, **params)
+
+
+@pytest.mark.parametrize("case", [*CASES, *LIBRARIES])
 def test_conformance(case: str) -> None:
     check_agent(lambda spec, batch_size, seed: make(case, spec, batch_size, seed))
+
+
+@pytest.mark.parametrize("case", MODELS.values())
+def test_conformance_of_agents_that_make_a_model(case: str, cosines) -> None:
+    check_agent(lambda spec, batch_size, seed: make(case, spec, batch_size, seed), generator=cosines, rounds=8)
+
+
+@pytest.mark.parametrize("case", SCALED)
+@pytest.mark.parametrize("sigma0", [0.5, 1.0])
+def test_sigma0_means_the_same_for_all(case: str, sigma0: float) -> None:
+    """The r.m.s. latent of the first round, in units of the prior."""
+    generator = Pixel(16) if case in MODELS.values() else None
+    spec = LoopSpec(latent_dim=3 * 16**2, bound=10.0, budget=400, generator=generator)
+    assert np.sqrt((make(case, spec, sigma0=sigma0).ask() ** 2).mean()) == pytest.approx(sigma0, rel=0.05)
 
 
 any_rates = st.one_of(
@@ -45,9 +71,10 @@ def test_any_rates_keep_ask_finite_and_in_shape(case: str, rounds: list[list[flo
     agent = make(case, spec, 6, seed)
     for i, rates in enumerate(rounds):
         latents = agent.ask()  # the base raises where it is not finite
-        assert latents.shape == (6, 5)
+        assert latents.shape[1] == 5
         shown = np.clip(latents, -3, 3)
-        agent.tell(Feedback(round=i, latents=shown, rates=np.array(rates), spent=6 * (i + 1), left=0))
+        told = np.resize(rates, len(latents))
+        agent.tell(Feedback(round=i, latents=shown, rates=told, spent=6 * (i + 1), left=0))
         assert np.isfinite(agent.recommend(3)).all()
         assert all(np.isfinite(value) or np.isnan(value) for value in agent.diagnostics().values())
 
@@ -83,7 +110,7 @@ def test_random_reaches_what_was_recorded() -> None:
     assert mean_rate("random") == pytest.approx(RANDOM_REACHES, rel=0.1)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "random"])
+@pytest.mark.parametrize("case", [*(case for case in CASES if case != "random"), *LIBRARIES])
 def test_beats_random_search(case: str) -> None:
     assert mean_rate(case) > 1.2 * RANDOM_REACHES
 
@@ -126,9 +153,9 @@ def test_random_prefers_what_was_shown_twice() -> None:
     assert np.array_equal(agent.recommend(1)[0], first[0])  # the 30 was shown once
 
 
-@pytest.mark.parametrize("params", [{"scale": 0.0}, {"n_retest": 40}, {"shows": 0}])
+@pytest.mark.parametrize("params", [{"sigma0": 0.0}, {"n_retest": 40}, {"shows": 0}])
 def test_wrong_parameters_of_random_are_named(params: dict[str, Any]) -> None:
-    with pytest.raises(NeuroGymError, match=r"Random: expected .*, got"):
+    with pytest.raises(NeuroGymError, match=r"expected .*, got"):
         Random(LoopSpec(latent_dim=4, bound=5.0, budget=100), **params)
 
 

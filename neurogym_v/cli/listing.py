@@ -11,7 +11,7 @@ from rich.table import Table
 from neurogym_v.cli import weights
 from neurogym_v.noise import describe_noise
 from neurogym_v.registration import ENVIRONMENTS
-from neurogym_v.registry import AGENTS, GENERATORS, NEURONS, describe, resolve
+from neurogym_v.registry import GENERATORS, NEURONS, agents, describe, resolve
 
 
 def add(commands: Any) -> None:
@@ -41,11 +41,11 @@ def _list(_: argparse.Namespace) -> int:
         ]
         generators |= {name: line} | {f"  {full}": states.get(full, "") for full in variants}
     _section(table, "generators", generators)
-    agents = {}
-    for name, line in describe("agent", AGENTS).items():
-        agents[name] = line
-        agents |= {f"  {name}:{preset}": "" for preset in resolve("agent", name, AGENTS).presets}
-    _section(table, "agents", agents)
+    listed = {}
+    for name, line in describe("agent", agents()).items():
+        listed[name] = line
+        listed |= {f"  {name}:{preset}": "" for preset in resolve("agent", name, agents()).presets}
+    _section(table, "agents", listed)
     _section(table, "environments", {name: f"gymnasium.make({name!r})" for name in ENVIRONMENTS})
     Console(soft_wrap=True).print(table)
     return 0

@@ -27,6 +27,8 @@ from neurogym_v.types import Feedback, NeuroGymError
 
 JOURNAL, SUMMARY = "journal.sqlite", "summary.json"
 LOST = "the site was lost"
+SANITY = " *"
+"""Beside the name of an agent that knows more of the neuron than it may."""
 
 
 def add(commands: Any) -> None:
@@ -38,7 +40,8 @@ def add(commands: Any) -> None:
         epilog="example: neurogym-v run --agent cma_es --agent ga:ponce2019 --neuron v4 --site 3 --budget 3000",
     )
     default = RunConfig()
-    run.add_argument("--agent", action="append", dest="agents", metavar="NAME[:PRESET]", help="repeat for several agents "
+    run.add_argument("--agent", action="append", dest="agents", metavar="NAME[:PRESET][,KEY=VALUE...]", help="such as cma_es, "
+                     "ga:ponce2019,temperature=1 or sphere_cma,norm=1; repeat for several; `neurogym-v list` shows them "
                      f"[{' '.join(default.agents)}]")  # fmt: skip
     run.add_argument("--neuron", default=default.neuron, help="name or weights file [%(default)s]")
     run.add_argument("--site", type=int, default=default.site, help="which of the neuron's sites is to be driven [%(default)s]")
@@ -138,7 +141,7 @@ def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunR
 
         def agent_done(result: AgentResult) -> None:
             note = f"{result.final.value:.0f} spikes/s, relative activation {result.relative_activation.value:.2f}"
-            note = LOST if result.site_lost else note
+            note = LOST if result.site_lost else note + (" (sanity check)" if result.sanity_check else "")
             progress.update(bars[result.agent], note=note)
             if not console.is_terminal:
                 console.print(f"  {note}", highlight=False)
@@ -152,17 +155,19 @@ def result_table(result: RunResult) -> Table:
     table = Table(
         title=f"{escape(config.neuron)} site {config.site}: spikes/s, means of fresh repeats"
         + ("; searches start at the best natural image" if config.start == "natural" else ""),
-        caption="relative activation = (final - spontaneous) / (best natural - spontaneous); shown: presentations",
+        caption="relative activation = (final - spontaneous) / (best natural - spontaneous); shown: presentations"
+        + ("\n* sanity check: its model is made of the neuron's own kind of network" if _sanity(result) else ""),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     headings = ("agent", "sponta-\nneous", "best\nnatural", "first\nround", "final", "relative activation\n[95% interval]",
                 "shown", "s")  # fmt: skip
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "agent" else "right", no_wrap=heading.startswith("relative"))
+        left = heading == "agent"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading.startswith("relative"), overflow="fold")
     for agent in sorted(result.agents, key=lambda a: -a.final.value):
         table.add_row(
-            escape(agent.agent),
+            escape(agent.agent) + (SANITY if agent.sanity_check else ""),
             f"{natural.spontaneous.value:.1f}",
             f"{natural.best.value:.1f}",
             f"{agent.first_round.value:.1f}",
@@ -172,6 +177,10 @@ def result_table(result: RunResult) -> Table:
             f"{agent.wall_s:.0f}",
         )
     return table
+
+
+def _sanity(result: RunResult) -> bool:
+    return any(agent.sanity_check for agent in result.agents)
 
 
 def write_summary(result: RunResult, path: Path) -> None:

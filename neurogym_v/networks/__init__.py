@@ -120,6 +120,11 @@ def layers(name: str, size: int = 224) -> tuple[str, ...]:
     return found
 
 
+def family(name: str) -> str:
+    """What a network shares with its kin: a model made with one of them knows more of a neuron made of another than it may."""
+    return NETWORKS.get(name, name)
+
+
 def runs_code(name: str) -> bool:
     """Whether a network is MODULE:CALLABLE, so that to look through it is to run what whoever named it chose."""
     return ":" in name and name.partition(":")[0] not in _foreign().PACKAGES

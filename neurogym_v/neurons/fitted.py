@@ -113,6 +113,10 @@ class FittedNeuron(SimulatedNeuron):
         self.weight, self.bias, self.response = weight.double(), bias.double(), response
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return (self.network,)
+
+    @property
     def grid(self) -> int:
         return int(self.weight.shape[-1])
 

@@ -77,6 +77,11 @@ class SimulatedNeuron(Neuron):
     _natural: tuple[Rates, Rates] | None = None
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that it is made of (`neurogym_v.networks`); a model made with their kin is no fair one."""
+        return ()
+
+    @property
     def source(self) -> SimulatedNeuron:
         """What computes the expected rates, inside all effects: sessions in lockstep share it."""
         return self
@@ -188,6 +193,11 @@ class Effect(SimulatedNeuron):
     @property
     def alive(self) -> NDArray[np.bool_]:
         return self.inner.alive
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that it is made of (`neurogym_v.networks`); a model made with their kin is no fair one."""
+        return ()
 
     @property
     def source(self) -> SimulatedNeuron:

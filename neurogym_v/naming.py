@@ -1,0 +1,79 @@
+"""Names as they are written on a command line: `ga:ponce2019,temperature=1`, and what is said of one that is not known."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from neurogym_v.types import NeuroGymError
+
+GIVEN = ("batch_size", "seed")
+"""What a run decides, for all agents alike."""
+LISTED = 30
+"""Known names in a message, at most."""
+
+
+def nearest(kind: str, name: str, known: Iterable[str]) -> NeuroGymError:
+    """The error for a name that is not known, with the nearest that is."""
+    names = list(known)
+    spelt = {known_name.lower(): known_name for known_name in names}
+    close = difflib.get_close_matches(name.lower(), list(spelt), n=1, cutoff=0.4)
+    hint = f"did you mean {spelt[close[0]]!r}?" if close else "`neurogym-v list` shows them"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return NeuroGymError(f"unknown {kind} {name!r}: {hint} (known: {', '.join(names[:LISTED]) or 'none'}{more})")
+
+
+def split(text: str) -> tuple[str, str, dict[str, Any]]:
+    """`base:preset,key=value,...` -> base, preset ("" where none is named) and the values as Python's, else as text.
+
+    Raises:
+        NeuroGymError: a part that is no key=value, or a key that comes twice.
+    """
+    name, *parts = re.split(r",(?![^(\[]*[)\]])", text)  # not those within brackets
+    values: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier():
+            raise NeuroGymError(f"{text!r}: expected NAME[:PRESET][,KEY=VALUE,...], got {part!r}")
+        if key in values:
+            raise NeuroGymError(f"{text!r}: expected each parameter once, got {key} twice")
+        values[key] = _value(value)
+    base, _, preset = name.partition(":")
+    return base, preset, values
+
+
+def check_parameters(kind: str, make: Callable[..., Any], values: dict[str, Any]) -> None:
+    """Raise NeuroGymError unless `make` has these keyword parameters, and each value is of the type it is written with."""
+    signature = inspect.signature(make).parameters
+    known = {name: p for name, p in signature.items() if p.kind is inspect.Parameter.KEYWORD_ONLY and name not in GIVEN}
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values())
+    for key, value in values.items():
+        if key not in known:
+            if anything and key not in GIVEN:
+                continue
+            raise nearest(f"parameter of {kind}", key, known)
+        allowed = _types(str(known[key].annotation))
+        if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)):
+            raise NeuroGymError(f"{kind}: expected {known[key].annotation} as {key}, got {value!r}")
+
+
+def _types(annotation: str) -> tuple[type, ...]:
+    """Of an annotation such as `float | None`; empty where it is more than plain numbers and text."""
+    plain: dict[str, tuple[type, ...]] = {
+        "float": (float, int), "int": (int,), "bool": (bool,), "str": (str,), "None": (type(None),),
+    }  # fmt: skip
+    found = [plain.get(part.strip()) for part in annotation.split("|")]
+    return () if None in found else tuple(t for types in found if types for t in types)
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
