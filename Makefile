@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check speed sites reach nuisances help clean
+.PHONY: run test check speed sites agents reach nuisances help clean
 help: ## this text
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -30,6 +30,9 @@ speed: $(READY) ## images/s of the loop beside the bare networks; ask+tell of th
 
 sites: $(READY) ## the table of agents over sites
 	$(BIN)/python -m neurogym_v.benchmarks.sites $(ARGS)
+
+agents: $(READY) ## the table of all agents over kinds of sites and noise: hours; stop it whenever you like, it goes on
+	$(BIN)/python -m neurogym_v.benchmarks.agents $(ARGS)
 
 nuisances: $(READY) ## what each effect of a session costs, beside the network
 	$(BIN)/python -m neurogym_v.benchmarks.nuisances $(ARGS)

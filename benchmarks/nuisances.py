@@ -17,7 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from neurogym_v.benchmarks.speed import BATCH, in_turns
+from neurogym_v.benchmarks.speed import in_turns
+from neurogym_v.benchmarks.speed_agents import BATCH
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.noise import with_noise
 from neurogym_v.references import load_references

@@ -1,0 +1,299 @@
+"""The runs of `neurogym_v.benchmarks.agents`: each agent on each condition once, and only those that are missing.
+
+A condition is a folder. In its journal natural images are measured once and every agent has a session of its own; beside it
+lies a JSON for every agent that is done. A run that was cut off goes on from the journal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import re
+import signal
+import sqlite3
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import active_children, connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from neurogym_v import cast
+from neurogym_v.experiment import Experiment, RunConfig, RunResult
+from neurogym_v.files import write_whole
+from neurogym_v.journal import Journal, JournalError
+from neurogym_v.registry import agent_class
+from neurogym_v.types import NeuroGymError, Rates
+
+BATCH = 40
+JOURNAL = "journal.sqlite"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What agents are compared on: the same neuron with the same luck."""
+
+    neuron: str
+    site: int
+    noise: str
+    seed: int
+    budget: int
+    generator: str
+    device: str = "cpu"
+
+    @property
+    def place(self) -> str:
+        """What a claim generalises over; seeds and noises are not."""
+        return f"{self.neuron}:{self.site}"
+
+    def config(self, *agents: str) -> RunConfig:
+        return RunConfig(agents=agents, batch_size=BATCH, **dataclasses.asdict(self))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a result depends on beside its agent, as JSON gives it back."""
+        config = dataclasses.asdict(self.config("random")) | {"cast": cast.VERSION}
+        kept = {key: value for key, value in config.items() if key not in ("agents", "device")}
+        return dict(json.loads(json.dumps(kept)))
+
+    def folder(self, out: Path) -> Path:
+        return out / _slug(self.noise) / _slug(f"{Path(self.neuron).stem}-{self.site}-{self.seed}")
+
+    def file(self, agent: str, out: Path) -> Path:
+        return self.folder(out) / f"{_slug(agent)}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one agent came to on one condition; numbers are NaN where it failed."""
+
+    condition: Condition
+    agent: str
+    failed: str | None = None
+    """Why, in one line."""
+    outdated: bool = False
+    """The agent's file has changed since."""
+    relative_activation: float = float("nan")
+    expected_relative_activation: float = float("nan")
+    final_hz: float = float("nan")
+    norm: float = float("nan")
+    """Of the recommended latent, in units of sqrt(d)."""
+    agent_s: float = float("nan")
+    presentations: int = 0
+    """Of the search, natural images that the agent asked for included."""
+    sanity_check: bool = False
+    spent: Rates = dataclasses.field(default_factory=lambda: np.empty(0))
+    """(m,) presentations used when each of the search's images had been shown."""
+    rates: Rates = dataclasses.field(default_factory=lambda: np.empty(0))
+    """(m,) spikes/s of each; NaN marks a lost trial."""
+
+
+def do(condition: Condition, agent: str, out: Path) -> None:
+    """Run an agent on a condition and write what came of it, be it why it failed.
+
+    Raises:
+        NeuroGymError: the journal is in use, damaged, or of other settings.
+    """
+    folder = condition.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Journal(folder / JOURNAL, config=condition.settings) as journal:
+        _check(folder / JOURNAL, condition, journal.config)
+        try:
+            found = _numbers(Experiment(condition.config(agent)).run(journal))
+        except Exception as error:  # whatever an agent does, the others go on
+            if isinstance(error, JournalError) and isinstance(error.__cause__, sqlite3.Error):
+                raise  # a full disk is nobody's result
+            found = {"failed": one_line(error), "traceback": traceback.format_exc()}
+    whole = json.dumps({"agent": agent, "code": code_of(agent), "settings": condition.settings} | found)
+    write_whole(condition.file(agent, out), lambda file: file.write(whole.encode()))
+
+
+def read(condition: Condition, agent: str, out: Path) -> Outcome | None:
+    """What a finished run found, or None.
+
+    Raises:
+        NeuroGymError: it was made with other settings, or is no such file.
+    """
+    file = condition.file(agent, out)
+    if not file.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+        _check(file, condition, found["settings"])
+        if found["agent"] != agent:
+            raise NeuroGymError(f"{file}: expected a run of {agent}, found one of {found['agent']}; choose another --out")
+        outdated = found.get("code") not in (None, code_of(agent))
+        if found["failed"] is not None:
+            return Outcome(condition=condition, agent=agent, outdated=outdated, failed=found["failed"])
+        rounds = [(spent, rates) for spent, rates in found["rounds"]]
+        return Outcome(
+            condition=condition,
+            agent=agent,
+            outdated=outdated,
+            relative_activation=_float(found["relative_activation"]),
+            expected_relative_activation=_float(found["expected_relative_activation"]),
+            final_hz=_float(found["final_hz"]),
+            norm=_float(found["norm"]),
+            agent_s=_float(found["agent_s"]),
+            presentations=found["presentations"],
+            sanity_check=found["sanity_check"],
+            spent=np.concatenate([np.arange(spent - len(rates), spent) + 1.0 for spent, rates in rounds]),
+            rates=np.array([_float(rate) for _, rates in rounds for rate in rates]),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise NeuroGymError(f"{file}: expected a finished run, found something else; remove it") from None
+
+
+def forget(condition: Condition, agent: str, out: Path) -> None:
+    """Remove what an agent did on a condition: its session first, so that a kill leaves no result without one."""
+    journal = condition.folder(out) / JOURNAL
+    if journal.is_file():
+        with Journal(journal, config=condition.settings) as opened:  # refuses what is damaged, or in use just now
+            _check(journal, condition, opened.config)
+        with closing(sqlite3.connect(journal)) as db, db:
+            blocks = "(SELECT id FROM block WHERE session = ?)"
+            db.execute(f"DELETE FROM presentation WHERE block IN {blocks}", (agent,))
+            db.execute("DELETE FROM block WHERE session = ?", (agent,))
+    condition.file(agent, out).unlink(missing_ok=True)
+
+
+def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, done: int, console: Console) -> None:
+    """Do these runs in this order, `jobs` at a time with one thread each; `done` have been already.
+
+    Runs on one condition share its journal and never overlap: the next one whose condition is free starts.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    waiting, running = list(missing), dict[Future[None], Condition]()
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers' libraries when they are loaded
+    spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin)
+    with Progress(*columns, console=console, speed_estimate_period=3600) as bar:
+        task = bar.add_task("agents on conditions", total=done + len(missing), completed=done)
+        try:
+            while waiting or running:
+                busy = set(running.values())
+                while len(running) < jobs and (pair := next((pair for pair in waiting if pair[0] not in busy), None)):
+                    waiting.remove(pair)
+                    busy.add(pair[0])
+                    with _ctrl_c_later():
+                        running[pool.submit(do, *pair, out)] = pair[0]
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    running.pop(future)
+                    future.result()
+                    bar.advance(task)
+        except BrokenProcessPool:
+            raise NeuroGymError(
+                "a process was killed, perhaps for its memory; the same command goes on (fewer --jobs?)"
+            ) from None
+        finally:  # a journal is whole at any time: an error, or Ctrl-C, waits for nothing
+            if running:
+                for worker in active_children():
+                    worker.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+@cache
+def code_of(agent: str) -> str:
+    """Digest of the file that an agent is written in; "" where it cannot be had."""
+    try:
+        file = inspect.getsourcefile(agent_class(agent)[0])
+        return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()[:12]
+    except (NeuroGymError, ImportError, OSError):
+        return ""
+
+
+def one_line(error: Exception) -> str:
+    """An exception as a table shows it."""
+    said = str(error).strip().partition("\n")[0]
+    return said if isinstance(error, NeuroGymError) else f"{type(error).__name__}: {said}"
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Processes that are started meanwhile never hear of it: their parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """In a worker."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker that outlived a killed parent would hold its journal against the next one."""
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _numbers(result: RunResult) -> dict[str, Any]:
+    (agent,) = result.agents
+    natural, latent = result.natural, agent.recommended[0]
+    numbers = {
+        "failed": None,
+        "relative_activation": agent.relative_activation.value,
+        "interval": [agent.relative_activation.low, agent.relative_activation.high],
+        "expected_relative_activation": agent.expected_relative_activation,
+        "final_hz": agent.final.value,
+        "expected_final_hz": agent.expected_final,
+        "natural_hz": natural.best.value,
+        "spontaneous_hz": natural.spontaneous.value,
+        "best_image": natural.best_image,
+        "norm": float(np.linalg.norm(latent) / np.sqrt(len(latent))),
+        "presentations": agent.search_presentations,
+        "lost": agent.lost_presentations,
+        "wall_s": round(agent.wall_s, 3),
+        "agent_s": round(agent.agent_s, 4),
+        "sanity_check": agent.sanity_check,
+        "site_lost": agent.site_lost,
+        "diagnostics": dict(agent.diagnostics),
+        "recommended": [round(float(z), 6) for z in latent],
+        "rounds": [[feedback.spent, [round(float(rate), 3) for rate in feedback.rates]] for feedback in agent.rounds],
+    }
+    return dict(without_nan(numbers))
+
+
+def without_nan(value: Any) -> Any:
+    """JSON knows no NaN: null says that there is no number."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _check(file: Path, condition: Condition, theirs: Any) -> None:
+    for key, mine in condition.settings.items():
+        if theirs.get(key) != mine:
+            raise NeuroGymError(
+                f"{file}: expected a run with {key} {mine}, found {theirs.get(key, 'none')}; "
+                "choose another --out, or the settings that were used"
+            )
+
+
+def _float(number: float | None) -> float:
+    return float("nan") if number is None else float(number)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=+-]+", "-", text)

@@ -1,0 +1,241 @@
+"""Do images made with a model of a neuron drive the neuron? `python -m neurogym_v.benchmarks.transfer`.
+
+The model looks through another network than the neuron is made of. Prints, for each such pair and agent, what Bashivan, Kar &
+DiCarlo (2019) reported: the share of sites that are driven beyond their best natural image (68 %), by how much (39 %), the
+share of sites driven alone better than by any natural image (76 %); and how well the model predicts natural images that it
+never saw, and its own. A site that is done is not done again: start the same command again after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from neurogym_v.benchmarks.sites import choose_sites
+from neurogym_v.env import NeuronEnv
+from neurogym_v.experiment import agent_seed, is_sanity_check
+from neurogym_v.files import write_whole
+from neurogym_v.generators import draw
+from neurogym_v.loop import run
+from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.noise import simulate
+from neurogym_v.references import load_references
+from neurogym_v.registry import agent_class, make_agent
+from neurogym_v.stats import bootstrap_means, median, pearson
+from neurogym_v.synthesis.driven import ModelDriven
+from neurogym_v.types import Images, NeuroGymError, Rates, References
+from neurogym_v.validation import FINAL, FINALISTS, REPEATS, SCREENING
+
+PAIRS = ("v4=vgg16", "v4:vgg16=lite2", "v4=lite0")
+"""NEURON=NETWORK: of the last, both are the same network, which is no more than a sanity check."""
+AGENTS = ("bashivan2019", "inception_loop", "cma_es")
+PUBLISHED = {"stretch": "68% of sites, median gain 39%", "one_hot": "76% of targets"}
+HELD_OUT = 4
+"""One natural image in so many is kept from all agents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One site, with every agent."""
+
+    neuron: str
+    network: str
+    objective: str
+    site: int
+    agents: tuple[str, ...] = AGENTS
+    budget: int = 3000
+    generator: str = "natural64"
+    noise: str = "poisson"
+    seed: int = 0
+
+    def begin(self) -> NeuronEnv:
+        """A fresh session."""
+        env = NeuronEnv(
+            neuron=simulated(self.neuron, self.noise),
+            generator=self.generator,
+            site=self.site,
+            objective=self.objective,
+            budget=self.budget,
+            device="cpu",
+        )
+        env.begin(self.seed)
+        return env
+
+
+@cache
+def simulated(neuron: str, noise: str) -> Any:
+    """Shared by the sessions of a process."""
+    return simulate(neuron, noise=noise, device="cpu")
+
+
+def run_task(task: Task, folder: Path) -> dict[str, Any]:
+    """What natural images reach and what each agent does, from its file if it is done."""
+    name = f"{task.neuron.replace(':', '-')}={task.network}-{task.objective}-{task.site}-{task.seed}.json"
+    settings = json.loads(json.dumps(asdict(task)))
+    if (folder / name).exists():
+        done: dict[str, Any] = json.loads((folder / name).read_text())
+        if done["task"] != settings:
+            raise NeuroGymError(f"{folder}: expected runs with these settings, found others; choose another --out")
+        return done
+    every = load_references(size=task.begin().generator.image_size)
+    natural = measure(task.begin(), every)
+    rows = [search(task, agent, every, natural) for agent in task.agents]
+    result = {"task": settings, "natural": float(np.nanmean(natural)), "agents": rows}
+    write_whole(folder / name, json.dumps(result, indent=1).encode())
+    return result
+
+
+def measure(env: NeuronEnv, references: References) -> Rates:
+    """(FINAL / 2,) scores of the best natural image, which was chosen on others than these."""
+
+    def repeats(images: Images, count: int) -> Rates:
+        order = np.tile(np.arange(len(images)), count)
+        rates = env.live.show_images(images, references.names, order, kind="natural")  # names are of no use here
+        return env.score(rates).reshape(count, len(images))
+
+    finalists = np.argsort(-np.nanmean(repeats(references.images, SCREENING), axis=0))[:FINALISTS]
+    final = repeats(references.images[finalists.copy()], FINAL)
+    best = int(np.nanmean(final[: FINAL // 2], axis=0).argmax())
+    return final[FINAL // 2 :, best]
+
+
+def search(task: Task, name: str, every: References, natural: Rates) -> dict[str, Any]:
+    """One agent: its search, fresh repeats of what it recommends, and how well its model predicts."""
+    held = np.arange(len(every.names)) % HELD_OUT == 0
+    known = References(every.images[~held], tuple(np.array(every.names)[~held]))
+    env = task.begin()
+    if issubclass(agent_class(name)[0], ModelDriven):
+        name += f",network={task.network}"
+    cls, params = agent_class(name)
+    if count := cls.references(task.budget, **params):
+        env.show_references(known.spread(count))
+    agent = make_agent(name, env.spec_for_agents, batch_size=env.batch_size, seed=agent_seed(task.seed))
+    for _ in run(agent, env):
+        pass
+    best = env.live.clip(agent.recommend(1))
+    _, rates = env.live.show_latents(best, kind="validation", order=np.zeros(REPEATS, dtype=np.intp))
+    rng = np.random.default_rng([task.seed, 2])
+    final = env.score(rates)
+    gains = bootstrap_means(final, rng) / bootstrap_means(natural, rng) - 1
+    row: dict[str, Any] = {
+        "agent": name,
+        "sanity_check": is_sanity_check(agent, env.neuron),
+        "score": float(np.nanmean(final)),
+        "gain": float(np.nanmean(final) / np.nanmean(natural) - 1),
+        "low": float(np.quantile(gains, 0.025)),
+        "high": float(np.quantile(gains, 0.975)),
+        "agent_s": agent.thinking_s,
+    }
+    if isinstance(agent, ModelDriven) and agent.surrogate.fitted:
+        latents, predicted = (np.concatenate(parts) for parts in zip(*agent.synthesised, strict=True))
+        row["r_natural"] = r(agent.surrogate.predict_images(every.images[held]), expected(env, every.images[held]))
+        row["r_synthesised"] = r(predicted, expected(env, draw(env.generator, latents)))
+        row["predicted"] = float(agent.predict(best)[0])
+    return row
+
+
+def expected(env: NeuronEnv, images: Images) -> Rates:
+    """(n,) noise-free scores, for judging a model."""
+    assert_simulated: SimulatedNeuron = env.neuron  # type: ignore[assignment]
+    return env.score(assert_simulated.expected_rate(images))
+
+
+def r(a: Rates, b: Rates) -> float:
+    return float(pearson(a[:, None], b[:, None])[0])
+
+
+def table(results: list[dict[str, Any]], objective: str) -> Table:
+    """A row a pair and agent, over sites."""
+    title = f"{objective}: images beside the best natural one, on fresh repeats (published: {PUBLISHED[objective]})"
+    found = Table(title=title, box=None)
+    headings = ("neuron", "model", "agent", "above natural", "95% interval above", "median gain [95% interval]")
+    for heading in (*headings, "r natural", "r synthesised"):
+        found.add_column(heading, justify="left" if heading in headings[:3] else "right")
+    rows = [(result["task"], row) for result in results for row in result["agents"] if result["task"]["objective"] == objective]
+    for key in dict.fromkeys((task["neuron"], task["network"], row["agent"]) for task, row in rows):
+        of_sites = [row for task, row in rows if (task["neuron"], task["network"], row["agent"]) == key]
+        gains = np.array([row["gain"] for row in of_sites])
+        gain = median(gains, np.random.default_rng(0))
+        sure = sum(row["low"] > 0 for row in of_sites)
+        models = [[row.get(name, np.nan) for row in of_sites] for name in ("r_natural", "r_synthesised")]
+        found.add_row(
+            key[0],
+            f"{key[1]} (sanity check)" if of_sites[0]["sanity_check"] else key[1] if ",network=" in key[2] else "none",
+            key[2].partition(",network=")[0],
+            f"{(gains > 0).sum()}/{len(gains)} = {(gains > 0).mean():.0%}",
+            f"{sure}/{len(gains)} = {sure / len(gains):.0%}",
+            f"{gain.value:+.0%} [{gain.low:+.0%}, {gain.high:+.0%}]",
+            *("" if np.isnan(values).all() else f"{np.nanmedian(values):.2f}" for values in models),
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m neurogym_v.benchmarks.transfer", description=__doc__)
+    parser.add_argument("--pair", action="append", dest="pairs", metavar="NEURON=NETWORK", help=f"repeatable {[*PAIRS]}")
+    parser.add_argument("--agent", action="append", dest="agents", help=f"repeatable {[*AGENTS]}")
+    parser.add_argument("--objective", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))
+    parser.add_argument("--sites", type=int, nargs="*", help="which sites (default: --count of them, evenly spread)")
+    parser.add_argument("--count", type=int, default=12, help="how many sites, if not named [12]")
+    parser.add_argument("--budget", type=int, default=Task.__dataclass_fields__["budget"].default, help="presentations [3000]")
+    parser.add_argument("--generator", default="natural64")
+    parser.add_argument("--noise", default="poisson")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="sites at a time [one a core]")
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="a JSON for each site [runs/transfer]")
+    chosen = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 140)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    try:
+        tasks = [
+            Task(neuron=neuron, network=network, objective=objective, site=site, agents=tuple(chosen.agents or AGENTS),
+                 budget=chosen.budget, generator=chosen.generator, noise=chosen.noise, seed=chosen.seed)
+            for objective in chosen.objective
+            for neuron, network in map(parse, chosen.pairs or PAIRS)
+            for site in chosen.sites or choose_sites(neuron, chosen.count)
+        ]  # fmt: skip
+        tasks[0].begin()
+        results = run_all(tasks, chosen.out, jobs=chosen.jobs, console=console)
+    except NeuroGymError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    for objective in chosen.objective:
+        console.print(table(results, objective))
+    write_whole(chosen.out / "table.json", json.dumps(results, indent=1).encode())
+
+
+def parse(pair: str) -> tuple[str, str]:
+    """`v4:vgg16=lite2` -> the neuron and the network of the model."""
+    neuron, equals, network = pair.partition("=")
+    if not (neuron and equals and network):
+        raise NeuroGymError(f"--pair: expected NEURON=NETWORK, got {pair!r}")
+    return neuron, network
+
+
+def run_all(tasks: list[Task], folder: Path, *, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """All sites, `jobs` at a time, each process with its share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        running = [pool.submit(run_task, task, folder) for task in tasks]
+        for done in track(as_completed(running), "sites", total=len(tasks), console=console):
+            if error := done.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise error
+        return [future.result() for future in running]
+
+
+if __name__ == "__main__":
+    main()
