@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,8 @@ class SB3(Agent):
     Raises:
         NeuroGymError: no such algorithm or keyword, a value the library refuses, or a package that is not installed.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"algorithm": name} for name in PACKAGES}
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ AGENTS = {
     "pycma": "neurogym_v.agents.pycma:PyCMA",
     "nevergrad": "neurogym_v.agents.nevergrad:Nevergrad",
     "sb3": "neurogym_v.agents.sb3:SB3",
+    "bashivan2019": "neurogym_v.agents.bashivan2019:Bashivan2019",
+    "inception_loop": "neurogym_v.agents.inception_loop:InceptionLoop",
 }
 PROJECTIONS = ("norm", "max_norm")
 """Parameters that any agent may be named with."""

@@ -22,7 +22,7 @@ from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError, Rates
 OURS = ("random", "ga", "cma_es", "sphere_cma", "csa_es", "nes", "fdgd")
 """Numpy alone: fast enough to be asked for everything with every preset."""
 LIBRARIES = ("pycma", "nevergrad", "sb3")
-MODELS = {name: f"{name},network=pixels" for name in ()}
+MODELS = {name: f"{name},network=pixels" for name in ("bashivan2019", "inception_loop")}
 """Model-driven ones, with models that are made in a moment."""
 CASES = [*OURS, *(f"{name}:{preset}" for name in OURS for preset in agent_class(name)[0].presets)]
 SCALED = [*CASES, "pycma", "pycma:vkd", "sb3", *MODELS.values()]

@@ -26,6 +26,7 @@ LAYERS = (
         "evolution",
         "incumbents",
         "projection",
+        "synthesis",
         "lockstep",
     ),
     ("journal", "registry", "noise", "cast", "normaliser", "objectives", "session", "env", "vector"),
