@@ -32,9 +32,11 @@ class Nevergrad(Agent):
 
     - **Recommendation.** nevergrad recommends the best noisy sample. Here `n_retest` presentations a round show the best
       candidates again; their rates are not told to the optimizer.
-    - **Lost trials** are never told as numbers, and what an optimizer keeps for them is dropped. CMA-ES fills its
-      generation with the next round's; DE and PSO ask that individual again later. Telling them as the worst of their
-      round made no consistent difference with 5 or 20% lost, and was worse for CMA-ES and DE with half.
+    - **Lost trials** are never told as numbers, and what an optimizer keeps for them is dropped: DE and PSO ask that
+      individual again later. Telling them as the worst of their round made no consistent difference with 5 or 20% lost.
+      CMA-ES alone is told the median of the round in their place, which its ranks give next to no weight: its generations
+      have to be whole rounds, or it learns from a mixture of old and new ones ever after, and its step shrinks.
+    - **Rounds** have as many fresh images each, so the first, without re-tests, is shorter.
     - **Clipped** latents are told as they were shown. Rates are told in random order, which breaks ties.
     - **CMA-ES** inside any optimizer gets a population that is the nearest multiple of the fresh images a round (with
       another, pycma refuses some generations, which nevergrad hides), the step-size rule CSA (pycma's own choice from 300
@@ -82,6 +84,8 @@ class Nevergrad(Agent):
         self.n_retest = max(batch_size // 10, int(batch_size > 4)) if n_retest is None else n_retest
         self.incumbents = Incumbents(spec.latent_dim)
         self._candidates: list[Any] = []  # nevergrad's, of the fresh images of the last round asked
+        self._n_again = 0  # re-tests before them
+        self._by_generations = False  # there is a CMA-ES in it
         self._mean_norm = float("nan")
         self._said: set[tuple[str, int]] = set()
         seeds = [int(s) for s in self.rng.integers(2**32, size=2)]
@@ -111,6 +115,7 @@ class Nevergrad(Agent):
             raise _sequential(self.optimizer, part.name)
         if isinstance(part, optimizers.optimizerlib._CMA):
             csa = require("cma", user=f"nevergrad:{self.optimizer}", extra="agents").sigma_adaptation.CMAAdaptSigmaCSA
+            self._by_generations = True
             part._popsize = n_fresh * max(1, round(part._popsize / n_fresh))
             part._config = copy.copy(part._config)  # the registry's is everybody's
             part._config.inopts = {"AdaptSigma": csa, **(part._config.inopts or {})}
@@ -119,18 +124,20 @@ class Nevergrad(Agent):
 
     def _ask(self) -> Latents:
         again = self.incumbents.again(self.n_retest)
+        self._n_again = len(again)
         with self._library("ask"):
             for candidate in self._candidates:
                 _forget(self._search, candidate)  # unless it was told
-            self._candidates = [self._search.ask() for _ in range(self.batch_size - len(again))]
+            self._candidates = [self._search.ask() for _ in range(self.batch_size - self.n_retest)]
             fresh = np.stack([candidate.value for candidate in self._candidates])
         # some reach far beyond float32; clipping comes anyway
         return np.concatenate([again, fresh.clip(-self.spec.bound, self.spec.bound).astype(np.float32)])
 
     def _tell(self, latents: Latents, rates: Rates) -> None:
         self.incumbents.tell(latents, rates)
-        n_again = self.batch_size - len(self._candidates)
-        latents, rates = latents[n_again:], rates[n_again:]
+        latents, rates = latents[self._n_again :], rates[self._n_again :]
+        if self._by_generations and not np.isnan(rates).all():
+            rates = np.where(np.isnan(rates), np.nanmedian(rates), rates)
         if len(latents):
             self._mean_norm = float(np.linalg.norm(latents.mean(axis=0)))
         with self._library("tell"):
@@ -141,7 +148,7 @@ class Nevergrad(Agent):
                 self._search.tell(candidate, float(np.clip(-rates[i], -LARGEST, LARGEST)))  # it minimises
 
     def recommend(self, k: int = 1) -> Latents:
-        """(k, d) re-tested candidates by their shrunk mean, then those shown once; before any, the prior's mean.
+        """(k, d) candidates, the best first, by what all their shows say; before any, the prior's mean.
 
         With k beyond the candidates they are repeated in turn. With `n_retest` 0 the optimizer's centre comes first.
         """
@@ -154,7 +161,7 @@ class Nevergrad(Agent):
         return np.concatenate([first, self.incumbents.best(k)[: k - 1]])
 
     def diagnostics(self) -> Mapping[str, float]:
-        """`mean_norm` of the mean of the last round's fresh images; `incumbent_hz`: shrunk mean of the best candidate;
+        """`mean_norm` of the mean of the last round's fresh images; `incumbent_hz`: estimated rate of the best candidate;
         `incumbent_shows`: the valid trials behind it."""
         if not len(self.incumbents):
             return {}

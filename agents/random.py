@@ -14,15 +14,15 @@ from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
 class Random(Agent):
     """Random search: draws from the prior; the best candidates are shown again before one is recommended.
 
-    Each round after the first gives up to `n_retest` of its presentations to the candidates of the highest mean, shrunk,
+    Each round after the first gives up to `n_retest` of its presentations to the candidates of the highest mean, as estimated,
     that were shown fewer than `shows` times (see `neurogym_v.incumbents`).
 
     Cost: with the defaults at most a tenth of the budget goes to re-tests (4 of 40 presentations a round).
 
     Args:
         sigma0: standard deviation of the draws; 1 is the prior.
-        n_retest: presentations a round for re-tests; None is a tenth of the batch. 0 never re-tests, and then the
-            recommendation is the luckiest sample.
+        n_retest: presentations a round for re-tests; None is a tenth of the batch, but one from a batch of 5 on. 0 never
+            re-tests, and then the recommendation is the luckiest sample.
         shows: a candidate shown this often is known well enough, and its place goes to the next.
         pool: candidates kept in memory.
 
@@ -47,7 +47,7 @@ class Random(Agent):
         if n_retest is not None and not 0 <= n_retest < batch_size:
             raise NeuroGymError(f"Random: expected n_retest from 0 to {batch_size - 1} (batch - 1), got {n_retest}")
         self.sigma0 = sigma0
-        self.n_retest = batch_size // 10 if n_retest is None else n_retest
+        self.n_retest = max(batch_size // 10, int(batch_size > 4)) if n_retest is None else n_retest
         self.incumbents = Incumbents(spec.latent_dim, shows=shows, pool=pool)
 
     def _ask(self) -> Latents:
@@ -59,7 +59,7 @@ class Random(Agent):
         self.incumbents.tell(latents, rates)
 
     def recommend(self, k: int = 1) -> Latents:
-        """(k, d) re-tested candidates by their shrunk mean, then those shown once; before any, the prior's mean.
+        """(k, d) candidates, the best first, by what all their shows say; before any, the prior's mean.
 
         With k beyond the candidates they are repeated in turn.
         """
@@ -68,7 +68,7 @@ class Random(Agent):
         return self.incumbents.best(k)
 
     def diagnostics(self) -> Mapping[str, float]:
-        """`incumbent_hz`: shrunk mean of the best candidate; `incumbent_shows`: the valid trials behind it."""
+        """`incumbent_hz`: estimated rate of the best candidate; `incumbent_shows`: the valid trials behind it."""
         if not len(self.incumbents):
             return {}
         hz, shows = self.incumbents.incumbent()

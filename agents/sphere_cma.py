@@ -23,16 +23,16 @@ SCHEDULES = ("exp", "inv", "lin")
 class SphereCMA(Agent):
     """SphereCMA of Wang & Ponce 2022: samples around a centre on a sphere, with steps that shrink as the budget is spent.
 
-    The norm of a latent is the contrast of its image, and other strategies spend their budget on making it grow; here it is
+    The norm of a latent is, to many generators, the contrast of its image, and other strategies make it grow; here it is
     fixed. Round one shows a batch of random points of the sphere. **Every later round shows batch_size + 1 images: the centre
-    first.** It costs a presentation, is known best for it, and is not ranked. The centre then moves along the great circle
-    through the weighted mean of the better half, `learning_rate` times as far as that mean.
+    first.** It costs a presentation, as published, and is not ranked. The centre then moves along the great circle through the
+    weighted mean of the better half, `learning_rate` times as far as that mean.
 
-    The steps are planned: all of the budget is needed in advance (`spec.budget`), and after it the step stays. Best without
-    noise; with Poisson counts `cma_es` and `csa_es` catch up with it.
+    The steps are planned: all of the budget is needed in advance (`spec.budget`), and after it the step stays.
 
     Differences from the original: the radius is that of a draw from the prior, sigma0 sqrt(d), as the published 300 belongs
-    to the codes of DeePSiM fc6; lost trials are left out and the weights are those of the valid ones; ties are broken at
+    to the codes of DeePSiM fc6 (beside CMA-ES with sigma 3 it is 1.56 times as long as here beside sigma 1, and where a cell
+    likes contrast this one pays for it: `sphere_cma,sigma0=1.56` is the published proportion); lost trials are left out and the weights are those of the valid ones; ties are broken at
     random; latents that were clipped before they were shown are put back on the sphere first. A round that gives no direction
     (fewer than two valid trials, a mean of 0 or opposite of the centre) is passed over.
 

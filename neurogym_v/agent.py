@@ -34,6 +34,9 @@ class Agent(ABC):
     a run is no more than a sanity check, and says so."""
 
     def __init__(self, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0) -> None:
+        for name, value in (("batch_size", batch_size), ("seed", seed)):
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise NeuroGymError(f"{type(self).__name__}: expected {name} as a whole number, not negative, got {value!r}")
         if batch_size < self.smallest_batch:
             raise NeuroGymError(
                 f"{type(self).__name__}: expected batch_size of at least {self.smallest_batch}, got {batch_size}"
@@ -96,7 +99,9 @@ class Agent(ABC):
                 f"{type(self).__name__}: _ask() should give (n, {self.spec.latent_dim}) latents, gave {latents.shape}"
             )
         if not np.isfinite(latents).all():
-            raise RuntimeError(f"{type(self).__name__}: _ask() gave latents that are not finite")
+            raise NeuroGymError(
+                f"{type(self).__name__}: expected finite latents from _ask(), got others: parameters too large?"
+            )
         self._asked = latents.copy()
         return latents
 

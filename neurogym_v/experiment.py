@@ -68,6 +68,11 @@ class RunConfig:
         if self.start not in STARTS:
             raise NeuroGymError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
 
+    @property
+    def entropy(self) -> int:
+        """Of the sessions: the same for all agents, another for every site, or sites would share their luck."""
+        return _hashed(f"{Path(self.neuron).name} {self.site} {self.seed}")
+
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
         """The config as a journal keeps it."""
@@ -148,13 +153,17 @@ class Watcher:
 
 def is_sanity_check(agent: Agent, neuron: Neuron) -> bool:
     """Whether the agent looks through a network of a family that the neuron is made of."""
-    own = neuron.source.networks if isinstance(neuron, SimulatedNeuron) else ()
+    own = neuron.networks if isinstance(neuron, SimulatedNeuron) else ()
     return bool({networks.family(name) for name in agent.surrogates} & {networks.family(name) for name in own})
 
 
-def agent_seed(seed: int) -> int:
-    """An agent's seed in a run: from the seed of the session it does not follow what its noise will be."""
-    return int.from_bytes(hashlib.sha256(f"agent {seed}".encode()).digest()[:8], "little")
+def agent_seed(entropy: int) -> int:
+    """An agent's seed in a session: from it does not follow what the session's noise will be."""
+    return _hashed(f"agent {entropy}")
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 class Experiment:
@@ -219,7 +228,7 @@ class Experiment:
         )
 
     def _agent(self, name: str, env: NeuronEnv) -> Agent:
-        seed = agent_seed(self.config.seed)
+        seed = agent_seed(self.config.entropy)
         return make_agent(name, env.spec_for_agents, batch_size=self.config.batch_size, seed=seed)
 
     def _wanted(self, name: str) -> References | None:
@@ -237,14 +246,14 @@ class Experiment:
 
     def _natural(self, journal: Journal | None) -> tuple[Natural, NaturalResult, Normaliser | None]:
         """Of the neuron; and the normaliser with the usual responses to it, so that all sessions have one scale."""
-        session = self._env("natural", journal, self.normaliser).begin(self.config.seed)
+        session = self._env("natural", journal, self.normaliser).begin(self.config.entropy)
         references = self.references
         measured = measure_natural(session, references, site=self.config.site)
         if not session.neuron.alive[self.config.site]:
             raise NeuroGymError(
                 f"site {self.config.site}: expected it to last, but it was lost while natural images were shown"
             )
-        rng = np.random.default_rng([self.config.seed, 1])
+        rng = np.random.default_rng([self.config.entropy, 1])
         result = NaturalResult(
             best_image=references.names[measured.best],
             best=mean_rate(measured.best_rates, rng),
@@ -257,7 +266,7 @@ class Experiment:
         return measured, result, session.slow_gain.after() if session.slow_gain else None
 
     def _search(self, env: NeuronEnv, name: str, measured: Natural, natural: NaturalResult, watcher: Watcher) -> AgentResult:
-        env.begin(self.config.seed)  # agents meet the same luck, batch by batch
+        env.begin(self.config.entropy)  # agents meet the same luck, batch by batch
         began, rounds = time.perf_counter(), []
         if wanted := self._wanted(name):
             env.show_references(wanted)
@@ -268,7 +277,7 @@ class Experiment:
         wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
         recommended = env.live.clip(agent.recommend(1))
         fresh = validate(env.live, recommended, rounds[0].latents, site=self.config.site)
-        rng = np.random.default_rng([self.config.seed, 2])
+        rng = np.random.default_rng([self.config.entropy, 2])
         expected = self._expected(env.live.draw(recommended))
         drive = natural.expected_best - natural.expected_spontaneous
         return AgentResult(

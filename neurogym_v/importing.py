@@ -46,7 +46,9 @@ def named(kind: str, name: str, known: tuple[str, ...]) -> Any:
         raise wrong(kind, name, "a module that can be imported", error) from error
     except Exception as error:  # other people's code
         raise wrong(kind, name, "a module that can be imported", error) from error
-    found = getattr(module, attribute, None)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
     if found is None:
         raise wrong(kind, name, f"a callable {attribute!r} in module {module_name!r}", "none")
     return found

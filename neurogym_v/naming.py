@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import re
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
 
 from neurogym_v.types import NeuroGymError
 
 GIVEN = ("batch_size", "seed")
 """What a run decides, for all agents alike."""
+LARGEST = 1e12
+"""Numbers beyond overflow before they mean anything."""
 LISTED = 30
 """Known names in a message, at most."""
 
@@ -22,7 +26,7 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> NeuroGymError:
     names = list(known)
     spelt = {known_name.lower(): known_name for known_name in names}
     close = difflib.get_close_matches(name.lower(), list(spelt), n=1, cutoff=0.4)
-    hint = f"did you mean {spelt[close[0]]!r}?" if close else "`neurogym-v list` shows them"
+    hint = f"did you mean {spelt[close[0]]!r}?" if close else "`neurogym-v list` shows names, help() of a class parameters"
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return NeuroGymError(f"unknown {kind} {name!r}: {hint} (known: {', '.join(names[:LISTED]) or 'none'}{more})")
 
@@ -33,7 +37,7 @@ def split(text: str) -> tuple[str, str, dict[str, Any]]:
     Raises:
         NeuroGymError: a part that is no key=value, or a key that comes twice.
     """
-    name, *parts = re.split(r",(?![^(\[]*[)\]])", text)  # not those within brackets
+    name, *parts = _parts(text)
     values: dict[str, Any] = {}
     for part in parts:
         key, equals, value = part.partition("=")
@@ -53,21 +57,44 @@ def check_parameters(kind: str, make: Callable[..., Any], values: dict[str, Any]
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values())
     for key, value in values.items():
         if key not in known:
-            if anything and key not in GIVEN:
+            if anything and key not in signature and key not in GIVEN:
                 continue
             raise nearest(f"parameter of {kind}", key, known)
-        allowed = _types(str(known[key].annotation))
-        if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)):
-            raise NeuroGymError(f"{kind}: expected {known[key].annotation} as {key}, got {value!r}")
+        annotation = str(known[key].annotation)
+        allowed = _types(annotation)
+        fits = isinstance(value, allowed) and (not isinstance(value, bool) or bool in allowed) if allowed else True
+        fits = fits and not (isinstance(value, float) and not math.isfinite(value)) and _items_fit(annotation, value)
+        if not fits or (isinstance(value, int | float) and abs(value) > LARGEST):
+            size = f" within {LARGEST:g}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+            raise NeuroGymError(f"{kind}: expected {annotation}{size} as {key}, got {value!r}")
+
+
+def _parts(text: str) -> list[str]:
+    """At the commas that stand within no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _types(annotation: str) -> tuple[type, ...]:
     """Of an annotation such as `float | None`; empty where it is more than plain numbers and text."""
     plain: dict[str, tuple[type, ...]] = {
         "float": (float, int), "int": (int,), "bool": (bool,), "str": (str,), "None": (type(None),),
+        "tuple[int, ...]": (tuple, list), "NDArray[np.floating[Any]]": (np.ndarray,),
     }  # fmt: skip
     found = [plain.get(part.strip()) for part in annotation.split("|")]
     return () if None in found else tuple(t for types in found if types for t in types)
+
+
+def _items_fit(annotation: str, value: Any) -> bool:
+    """Whether what is in a list or tuple is whole numbers, where they are asked for."""
+    whole = "tuple[int, ...]" in annotation and isinstance(value, tuple | list)
+    return not whole or all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def _value(text: str) -> Any:

@@ -100,8 +100,11 @@ def device_of(name: str) -> str:
 @cache
 def agents() -> dict[str, str]:
     """Name -> "module:Class" of every agent: ours, and those of installed packages (entry-point group `neurogym_v.agents`)."""
-    others = {entry.name: entry.value for entry in sorted(entry_points(group="neurogym_v.agents"))}
-    return others | AGENTS
+    found = entry_points(group="neurogym_v.agents")
+    # others cannot be written on a command line, or are the journal's own
+    return {
+        entry.name: f"{entry.module}:{entry.attr}" for entry in found if re.fullmatch(r"(?!natural$)[\w.-]+", entry.name)
+    } | AGENTS
 
 
 def agent_class(name: str) -> tuple[type[Agent], dict[str, Any]]:
@@ -113,16 +116,31 @@ def agent_class(name: str) -> tuple[type[Agent], dict[str, Any]]:
         NeuroGymError: no such agent, preset or parameter, or a value of another type.
     """
     base, preset, written = split(name)
-    if base not in agents() and preset:
-        cls = importing.named("agent", f"{base}:{preset}", tuple(agents()))
-        if not (isinstance(cls, type) and issubclass(cls, Agent)):
-            raise importing.wrong("agent", f"{base}:{preset}", "a subclass of neurogym_v.agent.Agent", type(cls).__name__)
-        preset = ""
+    if base in AGENTS or not (base in agents() or preset):
+        cls = resolve("agent", base, AGENTS if base in AGENTS else agents())
+    elif base in agents():
+        cls = their_agent(agents()[base])
     else:
-        cls = resolve("agent", base, agents())
+        cls, preset = their_agent(f"{base}:{preset}"), ""
     params = (cls.preset(preset) if preset else {}) | written
-    check_parameters(f"agent {base}", cls, {key: value for key, value in params.items() if key not in PROJECTIONS})
+    _check(base, cls, params)
     return cls, params
+
+
+def their_agent(name: str) -> type[Agent]:
+    """The class of an agent that is not ours, MODULE:CLASS.
+
+    Raises:
+        NeuroGymError: no such module or class, or it is no agent.
+    """
+    cls = importing.named("agent", name, tuple(agents()))
+    if not (isinstance(cls, type) and issubclass(cls, Agent)):
+        raise importing.wrong("agent", name, "a subclass of neurogym_v.agent.Agent", type(cls).__name__)
+    if missing := getattr(cls, "__abstractmethods__", None):
+        raise importing.wrong(
+            "agent", name, "a class with all methods of an agent", f"one without {', '.join(sorted(missing))}"
+        )
+    return cls
 
 
 def make_agent(name: str, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0, **params: Any) -> Agent:
@@ -134,10 +152,24 @@ def make_agent(name: str, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0
         NeuroGymError: no such agent, preset or parameter, or one that is out of its range.
     """
     cls, written = agent_class(name)
+    base = name.partition(",")[0]
+    _check(base, cls, params)
     chosen = written | params
     held = {key: chosen.pop(key) for key in PROJECTIONS if key in chosen}
-    agent = cls(spec, batch_size=batch_size, seed=seed, **chosen)
+    try:
+        agent = cls(spec, batch_size=batch_size, seed=seed, **chosen)
+    except NeuroGymError:
+        raise
+    except Exception as error:  # other people's code
+        if base.partition(":")[0] in AGENTS:
+            raise
+        raise importing.wrong("agent", base, "a class made of (spec, batch_size=, seed=, its parameters)", error) from error
     return Projected(agent, **held) if held else agent
+
+
+def _check(base: str, cls: type[Agent], params: dict[str, Any]) -> None:
+    check_parameters(f"agent {base}", cls, {key: value for key, value in params.items() if key not in PROJECTIONS})
+    check_parameters("projection", Projected, {key: value for key, value in params.items() if key in PROJECTIONS})
 
 
 def variant_of(kind: str, name: str, known: Mapping[str, str]) -> tuple[Any, str | None]:

@@ -186,7 +186,7 @@ def test_what_cannot_work_is_one_line(params: dict[str, Any], line: str) -> None
 def test_presets_are_all_names_of_nevergrad() -> None:
     assert Nevergrad.preset("NoisyDE") == {"optimizer": "NoisyDE"}
     for name in Nevergrad.presets:
-        assert make(**Nevergrad.preset(name)).ask().shape == (12, 24)
+        assert make(**Nevergrad.preset(name)).ask().shape == (11, 24)  # the re-test has nobody yet
     with pytest.raises(NeuroGymError, match="did you mean 'TwoPointsDE'"):
         Nevergrad.preset("twopointde")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from neurogym_v.agents.random import Random
 from neurogym_v.cli import main
 from neurogym_v.experiment import Experiment, RunConfig, is_sanity_check
 from neurogym_v.journal import Journal
+from neurogym_v.neurons.view import Viewed
 from neurogym_v.noise import with_noise
 from neurogym_v.registry import load_neuron
 from neurogym_v.types import LoopSpec, NeuroGymError
@@ -77,18 +79,26 @@ def test_natural_images_that_cost_the_whole_budget_are_refused(looker: str, phot
         ("v4:vgg16", ("lite2",), False),
         ("v4:vgg16", ("vgg16",), True),
         ("gabor", ("lite0",), False),
+        ("gabor", ("pixels",), True),
+        ("v4", ("timm:tf_efficientnet_lite0",), True),
+        ("v4:vgg16", ("torchvision:vgg16_bn",), True),
+        ("v4", ("torchvision:vgg16",), False),
         ("v4", (), False),
     ],
 )
 def test_a_model_of_the_neurons_own_kind_is_a_sanity_check(neuron: str, surrogates: tuple[str, ...], sanity: bool) -> None:
     agent = Random(LoopSpec(latent_dim=4, bound=1.0, budget=40))
     agent.surrogates = surrogates
-    assert is_sanity_check(agent, with_noise(load_neuron(neuron), "session")) is sanity
+    for noise in ("none", "session", "multi_unit+poisson"):
+        assert is_sanity_check(agent, with_noise(load_neuron(neuron), noise)) is sanity
+    view = with_noise(load_neuron(neuron), "multi_unit+session", partial(Viewed, size_deg=4.0))
+    assert is_sanity_check(agent, view) is sanity
 
 
 def test_families_of_networks() -> None:
     assert networks.family("lite0") == networks.family("lite2") != networks.family("vgg16")
-    assert networks.family("timm:resnet50") == "timm:resnet50"
+    assert networks.family("timm:resnet50") == networks.family("torchvision:resnet18") != networks.family("timm:convnext_tiny")
+    assert networks.family("mylab:vgg16") == "mylab:vgg16"  # it could be anything
 
 
 def test_a_sanity_check_is_labelled_in_every_output(
@@ -105,3 +115,17 @@ def test_a_sanity_check_is_labelled_in_every_output(
     assert "random (sanity check)" in labels and "ga" in labels
     summary = json.loads((out / "summary.json").read_text())
     assert [agent["sanity_check"] for agent in summary["agents"]] == [True, False]
+
+
+def test_sites_do_not_share_their_luck_and_agents_do() -> None:
+    settings = [RunConfig(neuron="v4", site=3), RunConfig(neuron="v4", site=4), RunConfig(neuron="v4:vgg16", site=3)]
+    assert len({config.entropy for config in settings}) == 3
+    assert RunConfig(site=3, agents=("random",), noise="none").entropy == settings[0].entropy
+
+
+def test_final_pictures_of_agents_whose_names_are_alike_or_long_are_all_there(tmp_path: Path, photographs: Path) -> None:
+    agents = ["random,sigma0=1e+1", "random,sigma0=1e-1", "random,sigma0=1." + 300 * "0"]
+    chosen = ["--neuron", "gabor", "--generator", "fourier", "--budget", "40", "--references", str(photographs)]
+    out = tmp_path / "run"
+    assert main(["run", *chosen, *(part for agent in agents for part in ("--agent", agent)), "--out", str(out)]) == 0
+    assert len(list(out.glob("final-*.png"))) == 3

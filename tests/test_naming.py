@@ -27,6 +27,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("ga:ponce2019,temperature=.5,clip=false", ("ga", "ponce2019", {"temperature": 0.5, "clip": False})),
         ("random,n_retest=None,pool=8", ("random", "", {"n_retest": None, "pool": 8})),
         ("m,network=lite2,layers=(3, 4),x=[1,2]", ("m", "", {"network": "lite2", "layers": (3, 4), "x": [1, 2]})),
+        ("a:B,k={'x':[],'y':{'z':(1,2)}},l=3", ("a", "B", {"k": {"x": [], "y": {"z": (1, 2)}}, "l": 3})),
         ("mylab.agents:Climber,sigma0=2e-1", ("mylab.agents", "Climber", {"sigma0": 0.2})),
     ],
 )  # fmt: skip
@@ -42,13 +43,21 @@ def test_what_is_written_is_understood(text: str, parts: tuple[object, ...]) -> 
         ("ga,temprature=1", "unknown parameter of agent ga 'temprature': did you mean 'temperature'"),
         ("ga,temperature=hot", "agent ga: expected float as temperature, got 'hot'"),
         ("ga,temperature=true", "agent ga: expected float as temperature, got True"),
-        ("ga,n_conserve=1.5", "expected int | None as n_conserve, got 1.5"),
+        ("ga,n_conserve=1.5", "expected int | None within 1e[+]12 as n_conserve, got 1.5"),
         ("ga,temperature", r"expected NAME\[:PRESET\]\[,KEY=VALUE,...\], got 'temperature'"),
         ("ga,clip=true,clip=false", "each parameter once, got clip twice"),
         ("ga,temperature=-1", "expected temperature above 0, got -1"),
         ("cma_es,norm=0", "projection: expected a norm or a max_norm above 0, got norm 0"),
         ("cma_es,norm=1,max_norm=2", "got norm 1 and max_norm 2"),
         ("cma_es,seed=3", "unknown parameter of agent cma_es 'seed'"),
+        ("cma_es,norm=abc", r"projection: expected float \| None as norm, got 'abc'"),
+        ("cma_es,norm=1e39", "within 1e[+]12 as .*, got 1e[+]39"),
+        ("nes,sigma0=1e999", "within 1e[+]12 as sigma0, got inf"),
+        ("random,sigma0=1e39", "within 1e[+]12 as .*, got 1e[+]39"),
+        ("cma_es,mean0=abc", "as mean0, got 'abc'"),
+        ("sb3:PPO,spec=3", "unknown parameter of agent sb3 'spec'"),
+        ("neurogym_v.agent:Agent", "expected a class with all methods of an agent, found one without _ask, _tell, recommend"),
+        ("neurogym_v.projection:Projected", "expected|unknown"),
         ("no_such_module:Agent", "no agent and no module is named 'no_such_module'"),
         ("neurogym_v.types:LoopSpec", "expected a subclass of neurogym_v.agent.Agent"),
     ],
@@ -88,17 +97,29 @@ def test_an_agent_and_a_neuron_of_the_users_own_module(monkeypatch: pytest.Monke
         load_neuron("hill_climber:HillClimber")
 
 
-def test_an_installed_package_adds_an_agent(tmp_path: Path) -> None:
-    """As pip leaves it: a module, and metadata with an entry point."""
-    (tmp_path / "their_lab.py").write_text((EXAMPLES / "hill_climber.py").read_text())
-    metadata = tmp_path / "their_lab-1.0.dist-info"
+def installed(folder: Path, entries: str) -> subprocess.CompletedProcess[str]:
+    """`neurogym-v list` beside a package with these entry points, as pip leaves it: a module, and metadata."""
+    (folder / "their_lab.py").write_text(
+        (EXAMPLES / "hill_climber.py").read_text() + "\n\nclass Outer:\n    Inner = HillClimber\n"
+    )
+    metadata = folder / "their_lab-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-lab\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[neurogym_v.agents]\nclimber = their_lab:HillClimber\n")
+    (metadata / "entry_points.txt").write_text(f"[neurogym_v.agents]\n{entries}")
     command = [sys.executable, "-m", "neurogym_v.cli", "list"]
-    listed = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert "climber" in listed.stdout and "Samples around the mean" in listed.stdout
-    without = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "250"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=folder)
+
+
+def test_an_installed_package_adds_an_agent(tmp_path: Path) -> None:
+    listed = installed(tmp_path, "climber = their_lab:HillClimber\ninner = their_lab:Outer.Inner [extra]\n").stdout
+    assert "climber" in listed and listed.count("Samples around the mean of the best quarter") == 2
+    without = subprocess.run([sys.executable, "-m", "neurogym_v.cli", "list"], capture_output=True, text=True, check=True)
     assert "climber" not in without.stdout
+
+
+def test_a_broken_package_hides_no_one_else(tmp_path: Path) -> None:
+    broken = "gone = no_module:Agent\nnothing = their_lab:Nothing\nmap = their_lab:Latents\nnatural = their_lab:HillClimber\n"
+    listed = installed(tmp_path, broken).stdout
+    assert listed.count("cannot be used: ") == 3
+    assert "cma_es" in listed and "neurogym_v/V4-v0" in listed

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from neurogym_v.cli import weights
 from neurogym_v.noise import describe_noise
 from neurogym_v.registration import ENVIRONMENTS
-from neurogym_v.registry import GENERATORS, NEURONS, agents, describe, resolve
+from neurogym_v.registry import GENERATORS, NEURONS, agent_class, agents, describe, resolve
+from neurogym_v.types import NeuroGymError
 
 
 def add(commands: Any) -> None:
@@ -42,9 +45,14 @@ def _list(_: argparse.Namespace) -> int:
         generators |= {name: line} | {f"  {full}": states.get(full, "") for full in variants}
     _section(table, "generators", generators)
     listed = {}
-    for name, line in describe("agent", agents()).items():
-        listed[name] = line
-        listed |= {f"  {name}:{preset}": "" for preset in resolve("agent", name, agents()).presets}
+    for name in agents():
+        try:
+            cls = agent_class(name)[0]
+        except NeuroGymError as error:  # a package of others that is broken hides no one else
+            listed[name] = f"[red]cannot be used: {escape(str(error))}[/red]"
+            continue
+        listed[name] = (inspect.getdoc(cls) or "").partition("\n")[0]
+        listed |= {f"  {name}:{preset}": "" for preset in cls.presets}
     _section(table, "agents", listed)
     _section(table, "environments", {name: f"gymnasium.make({name!r})" for name in ENVIRONMENTS})
     Console(soft_wrap=True).print(table)

@@ -103,8 +103,8 @@ def _carry_out(experiment: Experiment, journal: Journal, folder: Path) -> int:
         console.print(f"stopped; nothing is lost. Continue with: {_resuming(folder)}", soft_wrap=True, markup=False)
         return 130
     write_summary(result, folder / SUMMARY)
-    files = save_pictures(result, experiment.generator, folder)
     console.print(result_table(result))
+    files = save_pictures(result, experiment.generator, folder)
     console.print(
         f"natural images and validation included: {result.total_presentations} presentations, {result.wall_s:.0f} s\n"
         f"pictures: {', '.join(path.name for path in files)}; numbers: {SUMMARY}; every presentation: {JOURNAL}; in {folder}",

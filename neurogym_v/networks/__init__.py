@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -121,8 +122,15 @@ def layers(name: str, size: int = 224) -> tuple[str, ...]:
 
 
 def family(name: str) -> str:
-    """What a network shares with its kin: a model made with one of them knows more of a neuron made of another than it may."""
-    return NETWORKS.get(name, name)
+    """What a network shares with its kin: a model made with one of them knows more of a neuron made of another than it may.
+
+    Of the names of ours, and of torchvision and timm, the architecture; a MODULE:CALLABLE could be anything, and is its own.
+    """
+    if runs_code(name):
+        return name
+    architecture = name.rpartition(":")[2].lower()
+    kin = {"lite": "efficientnet", "efficientnet": "efficientnet", "vgg": "vgg"}
+    return next((found for part, found in kin.items() if part in architecture), re.split(r"[\d_.-]", architecture)[0])
 
 
 def runs_code(name: str) -> bool:

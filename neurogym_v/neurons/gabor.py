@@ -44,6 +44,10 @@ class V1(SimulatedNeuron):
         self.tune(sigma)
         self.sites = len(self.white)
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return ("pixels",)
+
     @classmethod
     def load(cls, path: Path | None = None, *, device: str = "cpu") -> Self:  # noqa: ARG003 (computed, not stored)
         return cls(device=device)

@@ -78,7 +78,7 @@ class SimulatedNeuron(Neuron):
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """The networks that it is made of (`neurogym_v.networks`); a model made with their kin is no fair one."""
+        """What it is made of, of `neurogym_v.networks`, or `pixels` themselves; a model made of their kin is no fair one."""
         return ()
 
     @property
@@ -167,6 +167,10 @@ class Effect(SimulatedNeuron):
         self.memory: dict[str, NDArray[np.float64]] = {}
         self.start(np.random.default_rng(0))
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return self.inner.networks
+
     def start(self, rng: np.random.Generator) -> None:
         """Set `memory` to that at the start of a session."""
 
@@ -193,11 +197,6 @@ class Effect(SimulatedNeuron):
     @property
     def alive(self) -> NDArray[np.bool_]:
         return self.inner.alive
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The networks that it is made of (`neurogym_v.networks`); a model made with their kin is no fair one."""
-        return ()
 
     @property
     def source(self) -> SimulatedNeuron:

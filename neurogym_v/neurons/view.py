@@ -43,6 +43,10 @@ class Viewed(SimulatedNeuron):
         self.sites, self.name, self.timing, self.field_deg = inner.sites, inner.name, inner.timing, inner.field_deg
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return self.inner.networks
+
+    @property
     def source(self) -> SimulatedNeuron:
         return self.inner.source
 
