@@ -1,8 +1,8 @@
 """The table of all agents: `python -m neurogym_v.benchmarks.agents`.
 
-Every agent searches on every condition: a site of a neuron, a noise and a seed, where all agents have the same luck. Scores
-rest on fresh repeats of what an agent recommends, against natural images that are measured once a condition. The first
-agent is run on all conditions, then the second, ...: stop it whenever you like, the same command goes on.
+Every agent searches on every condition: a site of a neuron, a noise and a seed, in which agents that ask for equal batches
+have the same luck. Scores rest on fresh repeats of what an agent recommends, against natural images that are measured once a
+condition. The first agent is run on all conditions, then the second, ...: stop it whenever you like, the same command goes on.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ examples:
   python -m neurogym_v.benchmarks.agents                          the whole table: hours
   python -m neurogym_v.benchmarks.agents --main                   fewer agents, {len(MAIN_SITES)} sites
   python -m neurogym_v.benchmarks.agents --report-only            the table of what is done
-  python -m neurogym_v.benchmarks.agents --again cma_es           after a change of its code
+  python -m neurogym_v.benchmarks.agents --refresh                what older code came to, anew
+  python -m neurogym_v.benchmarks.agents --again cma_es           all of cma_es anew
 
 --out keeps a folder a condition (its journal, and a JSON for every agent that is done), table.json, agents.md and agents.png.
-Only what is missing is run. An agent that fails is shown as failed and not tried again without --again or --retry-failed.
+Only what is missing is run. An agent that fails is shown as failed and not tried again without --again or --retry-failed. What
+was run with older code (of the agent, or of what it shares with others) is listed, and kept until --refresh or --again.
 """
 
 
@@ -128,6 +130,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... [%(default)s]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, a thread each [one a core]")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="forget what these agents did, and do it again")
+    parser.add_argument("--refresh", action="store_true", help="do again what was done with older code than today's")
     parser.add_argument("--retry-failed", action="store_true", help="do again what failed")
     parser.add_argument("--report-only", action="store_true", help="run nothing; the table of what is done")
     parser.add_argument("--out", type=Path, default=Path("runs/agents"), metavar="FOLDER", help="[%(default)s]")
@@ -135,14 +138,15 @@ def main() -> None:
     options = parser.parse_args()
     options.agents = options.agents or list(MAIN if options.main else AGENTS)
     options.sites = options.sites or list(MAIN_SITES if options.main else SITES)
-    console = Console(width=None if Console().is_terminal else 140)
+    console = Console(width=None if Console().is_terminal else 160)
     try:
         grid = conditions(options)
         pairs = [(condition, agent) for agent in options.agents for condition in grid]
         if not options.report_only:
             for condition, agent in pairs:
-                before = read(condition, agent, options.out) if options.retry_failed else None
-                if agent in options.again or (before and before.failed):
+                before = read(condition, agent, options.out) if options.refresh or options.retry_failed else None
+                old = before and ((options.refresh and before.outdated) or (options.retry_failed and before.failed))
+                if agent in options.again or old:
                     forget(condition, agent, options.out)
             missing = [pair for pair in pairs if not read(*pair, options.out)]
             if missing:

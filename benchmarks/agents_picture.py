@@ -42,7 +42,7 @@ def order(tables: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def draw_picture(tables: Mapping[str, Sequence[Row]]) -> Figure:
-    """Median of sites with its interval; small: the sites; hollow: a sanity check on some of them."""
+    """Median of sites with its interval; small: the sites; hollow: those of sanity checks are left out."""
     agents = order(tables)
     width, height = 2.2 + max(6.6, 3.4 * len(tables)), 1.9 + 0.23 * len(agents)
     figure = Figure(figsize=(width, height))
@@ -56,7 +56,7 @@ def draw_picture(tables: Mapping[str, Sequence[Row]]) -> Figure:
     figure.legend(handles=marks, loc="upper center", ncols=len(marks), fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1))
     note = "relative activation: 1 is the best natural image; large: median of sites, 95 % interval; small: sites;"
     figure.supxlabel(
-        f"{note}\ndashed: random; hollow: sanity check on some sites; logarithmic beyond 2",
+        f"{note}\ndashed: random; hollow: sites of sanity checks left out; logarithmic beyond 2",
         fontsize=7.5,
         color=INK,
         y=0.12 / height,

@@ -6,6 +6,7 @@ lies a JSON for every agent that is done. A run that was cut off goes on from th
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import inspect
@@ -22,6 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from multiprocessing import active_children, connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,17 @@ from neurogym_v import cast
 from neurogym_v.experiment import Experiment, RunConfig, RunResult
 from neurogym_v.files import write_whole
 from neurogym_v.journal import Journal, JournalError
-from neurogym_v.registry import agent_class
+from neurogym_v.registry import PROJECTIONS, agent_class
 from neurogym_v.types import NeuroGymError, Rates
 
 BATCH = 40
 JOURNAL = "journal.sqlite"
+SHARED = ("agent", "agents", "evolution", "fitting", "incumbents", "lockstep", "projection", "synthesis")
+"""Modules and packages of ours that what an agent does depends on, where it imports them."""
+LIBRARIES = ("cma", "nevergrad", "numpy", "sb3-contrib", "stable-baselines3", "torch")
+"""... and packages of others, by their version."""
+OWN_ESTIMATES = ("incumbent_hz", "observed_hz")
+"""Diagnostics in which an agent says what rate it expects of the image that it recommends."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -86,10 +94,14 @@ class Outcome:
     failed: str | None = None
     """Why, in one line."""
     outdated: bool = False
-    """The agent's file has changed since."""
+    """The agent's code, or that which it rests on, has changed since."""
     relative_activation: float = float("nan")
     expected_relative_activation: float = float("nan")
     final_hz: float = float("nan")
+    expected_final_hz: float = float("nan")
+    """Noise-free."""
+    own_hz: float = float("nan")
+    """What the agent itself expects of the image that it recommends; NaN where it does not say."""
     norm: float = float("nan")
     """Of the recommended latent, in units of sqrt(d)."""
     agent_s: float = float("nan")
@@ -102,14 +114,15 @@ class Outcome:
     """(m,) spikes/s of each; NaN marks a lost trial."""
 
 
-def do(condition: Condition, agent: str, out: Path) -> None:
-    """Run an agent on a condition and write what came of it, be it why it failed.
+def do(condition: Condition, agent: str, out: Path, code: str | None = None) -> None:
+    """Run an agent on a condition and write what came of it, be it why it failed; `code` as of when all was started.
 
     Raises:
         NeuroGymError: the journal is in use, damaged, or of other settings.
     """
     folder = condition.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    code = code_of(agent) if code is None else code  # before it runs: a file that is edited meanwhile is not what ran
     with Journal(folder / JOURNAL, config=condition.settings) as journal:
         _check(folder / JOURNAL, condition, journal.config)
         try:
@@ -118,7 +131,7 @@ def do(condition: Condition, agent: str, out: Path) -> None:
             if isinstance(error, JournalError) and isinstance(error.__cause__, sqlite3.Error):
                 raise  # a full disk is nobody's result
             found = {"failed": one_line(error), "traceback": traceback.format_exc()}
-    whole = json.dumps({"agent": agent, "code": code_of(agent), "settings": condition.settings} | found)
+    whole = json.dumps({"agent": agent, "code": code, "settings": condition.settings} | found)
     write_whole(condition.file(agent, out), lambda file: file.write(whole.encode()))
 
 
@@ -136,7 +149,7 @@ def read(condition: Condition, agent: str, out: Path) -> Outcome | None:
         _check(file, condition, found["settings"])
         if found["agent"] != agent:
             raise NeuroGymError(f"{file}: expected a run of {agent}, found one of {found['agent']}; choose another --out")
-        outdated = found.get("code") not in (None, code_of(agent))
+        outdated = found.get("code") != code_of(agent)
         if found["failed"] is not None:
             return Outcome(condition=condition, agent=agent, outdated=outdated, failed=found["failed"])
         rounds = [(spent, rates) for spent, rates in found["rounds"]]
@@ -147,6 +160,8 @@ def read(condition: Condition, agent: str, out: Path) -> Outcome | None:
             relative_activation=_float(found["relative_activation"]),
             expected_relative_activation=_float(found["expected_relative_activation"]),
             final_hz=_float(found["final_hz"]),
+            expected_final_hz=_float(found["expected_final_hz"]),
+            own_hz=_float(next((found["diagnostics"][key] for key in OWN_ESTIMATES if key in found["diagnostics"]), None)),
             norm=_float(found["norm"]),
             agent_s=_float(found["agent_s"]),
             presentations=found["presentations"],
@@ -180,6 +195,7 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     waiting, running = list(missing), dict[Future[None], Condition]()
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers' libraries when they are loaded
+    codes = {agent: code_of(agent) for _, agent in missing}
     spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
     pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin)
     with Progress(*columns, console=console, speed_estimate_period=3600) as bar:
@@ -191,7 +207,7 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
                     waiting.remove(pair)
                     busy.add(pair[0])
                     with _ctrl_c_later():
-                        running[pool.submit(do, *pair, out)] = pair[0]
+                        running[pool.submit(do, *pair, out, codes[pair[1]])] = pair[0]
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     running.pop(future)
                     future.result()
@@ -209,12 +225,58 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
 
 @cache
 def code_of(agent: str) -> str:
-    """Digest of the file that an agent is written in; "" where it cannot be had."""
+    """Digest of the code that an agent is made of, comments and docstrings left out; "" where it cannot be had.
+
+    It is of the agent's file, of the modules of SHARED that this imports, and so on, and of the versions of the LIBRARIES that
+    are imported by any of them.
+    """
     try:
-        file = inspect.getsourcefile(agent_class(agent)[0])
-        return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()[:12]
-    except (NeuroGymError, ImportError, OSError):
+        cls, params = agent_class(agent)
+        waiting = [Path(inspect.getsourcefile(cls) or "")]
+        if any(key in params for key in PROJECTIONS):
+            waiting += _shared("neurogym_v.projection")
+        files, libraries = dict[Path, str](), set[str]()
+        while waiting:
+            if (file := waiting.pop().resolve()) not in files:
+                tree = ast.parse(file.read_bytes())
+                modules = _imported(tree)
+                files[file] = ast.unparse(_Bare().visit(tree))
+                waiting += [found for module in modules for found in _shared(module)]
+                libraries |= {module.partition(".")[0].replace("_", "-") for module in modules}.intersection(LIBRARIES)
+        whole = [*sorted(files.values()), *(f"{name} {metadata.version(name)}" for name in sorted(libraries))]
+        return hashlib.sha256("\0".join(whole).encode()).hexdigest()[:12]
+    except Exception:  # whatever a foreign file does when it is imported; the run itself says what
         return ""
+
+
+class _Bare(ast.NodeTransformer):
+    """Without docstrings."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """Names of all modules that may be meant by the imports in a file, those through `require` included."""
+    found = set[str]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                found |= {module} | {f"{module}.{alias.name}" for alias in names}
+            case ast.Call(func=ast.Name(id="require" | "import_module"), args=[ast.Constant(value=str(module)), *_]):
+                found.add(module)
+    return found
+
+
+def _shared(module: str) -> list[Path]:
+    """The file of a module of ours that agents rest on."""
+    package, *inner = module.split(".")
+    if package != "neurogym_v" or not inner or inner[0] not in SHARED:
+        return []
+    at = Path(cast.__file__).parent.joinpath(*inner)
+    return [file for file in (at.with_suffix(".py"), at / "__init__.py") if file.is_file()]
 
 
 def one_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from rich.console import Console
 
 from neurogym_v.benchmarks import agents, agents_report, agents_runs
 from neurogym_v.benchmarks.agents_picture import family, order
-from neurogym_v.benchmarks.agents_report import by_site, optimism, presentations_to, rows
-from neurogym_v.benchmarks.agents_runs import Condition, Outcome, do, do_all, forget, read
+from neurogym_v.benchmarks.agents_report import by_site, gap, goal_of, luck, presentations_to, rows
+from neurogym_v.benchmarks.agents_runs import Condition, Outcome, code_of, do, do_all, forget, read
 from neurogym_v.experiment import Experiment
 from neurogym_v.journal import Journal
 from neurogym_v.types import NeuroGymError
@@ -94,8 +95,9 @@ def test_a_killed_grid_goes_on_and_an_agent_that_fails_fails_alone(
     monkeypatch.setattr(agents_runs, "code_of", lambda _: "other")
     start(monkeypatch, out, *chosen, "--report-only")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "older code than today's (--again NAME does them anew): ga:wang2022, broken:Broken, random" in printed
+    assert "(--refresh does those of --agents anew): ga:wang2022 (1), broken:Broken (1), random (1)" in printed
 
+    monkeypatch.setattr(agents, "report", lambda *_: None)
     asked: list[list[str]] = []
     monkeypatch.setattr(agents, "do_all", lambda missing, *_, **__: asked.append([agent for _, agent in missing]))
     start(monkeypatch, out, *chosen)
@@ -104,6 +106,16 @@ def test_a_killed_grid_goes_on_and_an_agent_that_fails_fails_alone(
     start(monkeypatch, out, *chosen, "--again", "random")
     assert asked == [["cma_es"], ["broken:Broken"], ["broken:Broken", "random"]]
     assert blocks(out, "random", "broken:Broken") == [[], []]
+
+    asked.clear()
+    before = blocks(out, "natural")
+    monkeypatch.setattr(agents_runs, "code_of", code_of)
+    start(monkeypatch, out, "--agents", "ga:wang2022", "--refresh")  # its code is today's
+    monkeypatch.setattr(agents_runs, "code_of", lambda _: "other")
+    with pytest.raises(SystemExit):  # nothing is left to report
+        start(monkeypatch, out, "--agents", "ga:wang2022", "--refresh")
+    assert asked == [["ga:wang2022"]]
+    assert blocks(out, "natural", "ga:wang2022") == [*before, []]
 
 
 def test_adding_an_agent_measures_no_natural_image_again(tmp_path: Path) -> None:
@@ -160,6 +172,7 @@ def test_what_is_read_is_what_the_run_came_to(tmp_path: Path) -> None:
     result = Experiment(asked.config("random")).run()
     (agent,) = result.agents
     assert found.relative_activation == agent.relative_activation.value
+    assert (found.expected_final_hz, found.own_hz) == (agent.expected_final, agent.diagnostics["incumbent_hz"])
     assert found.norm == pytest.approx(np.linalg.norm(agent.recommended) / 16)
     assert found.presentations == 120 and found.failed is None
     np.testing.assert_allclose(found.rates, np.concatenate([f.rates for f in agent.rounds]), atol=5e-4)
@@ -180,7 +193,8 @@ def test_the_first_agent_comes_first_everywhere_and_a_journal_has_one_run_at_a_t
     monkeypatch.setattr(agents_runs, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
     lock, running, began = threading.Lock(), set[Condition](), list[tuple[int, str]]()
 
-    def slow(asked: Condition, agent: str, out: Path) -> None:
+    def slow(asked: Condition, agent: str, out: Path, code: str) -> None:
+        assert code == f"code of {agent}"
         with lock:
             assert asked not in running
             running.add(asked)
@@ -190,6 +204,7 @@ def test_the_first_agent_comes_first_everywhere_and_a_journal_has_one_run_at_a_t
             running.remove(asked)
 
     monkeypatch.setattr(agents_runs, "do", slow)
+    monkeypatch.setattr(agents_runs, "code_of", lambda agent: f"code of {agent}")
     grid = [condition(site=site) for site in range(2)]
     pairs = [(one, agent) for agent in "abc" for one in grid]
     do_all(pairs, tmp_path, jobs=3, done=0, console=Console(quiet=True))
@@ -216,64 +231,119 @@ def test_rows_are_what_a_hand_finds(monkeypatch: pytest.MonkeyPatch) -> None:
         for seed, more in enumerate((-0.25, 0.25)):
             where = {"site": site, "seed": seed}
             found += [
-                outcome("x", mine + more, rates=[1, 3, np.nan, 7, 20], final_hz=5.0 * (1 + site), norm=site, **where),
+                outcome("x", mine + more, rates=[1, 3, np.nan, 7, 20], final_hz=5.0 * (1 + site), norm=site, **where,
+                        own_hz=8.0, expected_final_hz=(4.0, 5.0, 10.0)[site]),
                 outcome("ga:wang2022", ga + more, **where),
                 outcome("random", chance - more, **where),
                 outcome("ga:ponce2019", 0.0, rates=[0, 9, 4, 6 + 20 * seed], **where),  # ends at 5, and at 15
-            ]
+            ]  # fmt: skip
     (row,) = rows(found, ["x"], grid)
     assert row.by_site == {"gabor:0": 1.0, "gabor:1": 2.0, "gabor:2": 3.0}
-    assert (row.sites, row.of, row.failed) == (3, 3, ())
-    assert row.relative_activation.value == 2
     assert np.isnan(row.relative_activation.low)  # three sites make no interval
-    assert row.expected_relative_activation == pytest.approx(2.1)
     assert row.ratio == pytest.approx((1 / 0.5 + 2 / 4) / 2)  # where the GA is above 0
-    assert row.above_random == (2, 3)
-    assert row.optimism == pytest.approx(np.median([3, 3, 1, 1, 1 / 3, 1 / 3]))
-    # means of two: 2, 3 (one was lost), 7, 13.5; 5 is reached at the fourth presentation, 15 never
-    assert row.reached == (3, 6)
-    assert row.to_goal == np.inf
-    assert row.norm == 1
-    assert row.seconds == pytest.approx(2.0)
-    assert rows(found, ["random", "x"], grid)[0].agent == "x"
+    assert row.luck == pytest.approx(np.median([3, 3, 1, 1, 1 / 3, 1 / 3]))
+    assert row.gap == pytest.approx(np.median([1, 1, 0.6, 0.6, -0.2, -0.2]))
+    # means of two: 2, 3 (one was lost), 7, 13.5; 5 is reached at the fourth presentation and held, 15 never
+    assert (row.reached, row.to_goal) == ((3, 6), np.inf)
+    assert "| 2.00 | 2.10 | 1.25 (2/3) | 2/3 | 1.00 | 0.60 | (3/6) | 1.00 | 2.00 | 3/3 |" in agents_report.markdown("", [row])
+    (goal,) = rows(found, ["ga:ponce2019"], grid)
+    assert (goal.to_goal, goal.reached, str(goal.gap)) == (4, (6, 6), "nan")  # its end, by definition
 
     some = [one for one in found if (one.agent, one.condition.site, one.condition.seed) != ("x", 2, 1)]
     failed = Outcome(condition=condition(site=2, seed=1), agent="x", failed="why")
     (row,) = rows([*some, failed], ["x"], grid)
-    assert (row.sites, row.of, row.failed) == (2, 3, ("why",))  # a site counts when all its seeds are done
-    assert row.relative_activation.value == 1.5
-    assert row.reached == (3, 5)
-    assert row.to_goal == 4
+    assert (row.sites, row.of, row.failed) == (2, 3, ("why",))  # a site counts when all its seeds are done,
+    assert (row.relative_activation.value, row.luck, row.gap, row.norm) == pytest.approx((1.5, 2, 0.8, 0.5))  # in each column
+    assert (row.ratio_sites, row.above_random, row.reached) == ((2, 2), (1, 2), (2, 4))
     assert rows(found, ["absent"], grid)[0].sites == 0
 
-
-def test_five_sites_have_an_interval_and_sanity_checks_are_counted() -> None:
-    grid = [condition(site=site) for site in range(5)]
-    found = [outcome("sb3:PPO", float(site), rates=[1], site=site, sanity_check=site < 2) for site in range(5)]
-    table = rows(found, ["sb3:PPO"], grid)
-    assert table[0].relative_activation.value == 2
-    assert 0 <= table[0].relative_activation.low < 2 < table[0].relative_activation.high <= 4
-    assert "| sb3:PPO *2 | 2.00 [" in agents_report.markdown("none", table)
+    less = [one for one in found if (one.agent, one.condition.site) not in {("random", 0), ("ga:wang2022", 1)}]
+    (row,) = rows(less, ["x"], grid)  # what it is compared with lacks sites
+    assert (row.sites, row.ratio, row.ratio_sites, row.above_random) == (3, 2.0, (1, 2), (1, 2))
 
 
-def test_a_goal_is_reached_when_the_mean_of_the_window_is_there() -> None:
-    rates = np.concatenate([np.zeros(300), np.full(300, 10.0)])
-    ramp = outcome("x", 1, rates=rates)
-    assert presentations_to(ramp, 10.0) == 500
-    assert presentations_to(ramp, 5.0) == 400
-    assert presentations_to(ramp, 0.0) == 200
-    assert presentations_to(ramp, 10.1) == np.inf
-    paid = Outcome(condition=condition(), agent="x", rates=rates, spent=np.arange(600) + 101.0)
-    assert presentations_to(paid, 5.0) == 500  # a hundred natural images were shown before
-    short = outcome("x", 1, rates=[1, 2, 3])
-    assert presentations_to(short, 2.0) == 3
-    assert presentations_to(short, agents_report.goal_of(short)) == 3
+def test_rows_are_sorted_by_what_is_free_of_noise() -> None:
+    scores = {"lucky": (3, 1), "good": (2, 2), "recorded": (1.5, np.nan), "poor": (0, 0.5)}
+    found = [replace(outcome(name, a), expected_relative_activation=b) for name, (a, b) in scores.items()]
+    table = rows(found, ["absent", "poor", "recorded", "lucky", "good"], [condition()])
+    assert [row.agent for row in table] == ["good", "recorded", "lucky", "poor", "absent"]
 
 
-def test_gap_needs_a_response() -> None:
-    assert optimism(outcome("x", 1, rates=[5, np.nan, 30])) == 2
-    assert np.isnan(optimism(outcome("x", 1, rates=[np.nan])))
-    assert np.isnan(optimism(outcome("x", 1, rates=[5], final_hz=0.0)))
+def test_five_sites_have_intervals_and_sanity_checks_are_in_no_number() -> None:
+    grid = [condition(site=site) for site in range(7)]
+    found = [outcome("sb3:PPO", float(site), site=site, norm=site, sanity_check=site > 4) for site in range(7)]
+    (row,) = rows(found, ["sb3:PPO"], grid)
+    assert (row.sites, row.of, row.sanity_checks, row.norm) == (5, 7, 2, 2)
+    assert "| sb3:PPO *2 | 2.00 [0.00, 4.00] | 2.10 [0.10, 4.10] |" in agents_report.markdown("none", [row])
+    (row,) = rows(found, ["sb3:PPO"], grid[5:])
+    assert "| sb3:PPO *2 | sanity check | – |" in agents_report.markdown("none", [row])
+
+
+def test_a_goal_is_reached_when_the_mean_of_a_window_and_of_the_next_are_there() -> None:
+    def to(goal: float, *pieces: tuple[int, float]) -> float:
+        return presentations_to(outcome("x", 1, rates=np.concatenate([np.full(n, rate) for n, rate in pieces])), goal)
+
+    ramp = ((300, 0), (300, 10))
+    assert [to(goal, *ramp) for goal in (10, 5, 0, 10.1)] == [500, 400, 200, np.inf]
+    assert to(10, (300, 0), (299, 10)) == np.inf  # 99 are left to hold it
+    assert to(10, (300, 0), (200, 10), (200, 0), (400, 10)) == 900  # luck does not last
+    assert (to(0.1, (300, 0.1)), to(0.1, (299, 0.1))) == (200, np.inf)
+    assert to(10, (200, 10), (200, np.nan), (200, 10)) == 201  # a window of lost trials says nothing
+    long = outcome("x", 1, rates=[0] * 300 + [10] * 300)
+    assert presentations_to(replace(long, spent=long.spent + 100), 5) == 500  # natural images were shown before
+    assert (goal_of(long), goal_of(outcome("x", 1, rates=[1, np.nan, 3]))) == (10, 2)
+
+
+def test_luck_needs_a_response_and_gap_an_estimate() -> None:
+    assert luck(outcome("x", 1, rates=[5, np.nan, 30])) == 2
+    assert np.isnan([luck(outcome("x", 1, rates=[np.nan])), luck(outcome("x", 1, rates=[5], final_hz=0.0))]).all()
+    assert gap(outcome("x", 1, own_hz=15.0, expected_final_hz=10.0)) == 0.5
+    for unknown in ({"expected_final_hz": 10.0}, {"own_hz": 15.0}, {"own_hz": 15.0, "expected_final_hz": 0.0}):
+        assert np.isnan(gap(outcome("x", 1, **unknown)))
+
+
+MINE = """
+"A module."
+import numpy as np
+from neurogym_v.agent import Agent
+from neurogym_v.fitting import mapping
+require("cma.purecma", user="x"), require("neurogym_v.lockstep", user="x")
+"""
+THEIRS = dict.fromkeys("evolution fitting/__init__ fitting/mapping fitting/pls incumbents projection types".split(), "")
+THEIRS |= {"agent": "import neurogym_v.evolution, neurogym_v.types", "lockstep": "import torch"}
+RESTS_ON = ("agent", "evolution", "lockstep", "fitting/__init__", "fitting/mapping", "numpy", "cma", "torch")
+
+
+def test_the_code_of_an_agent_is_all_that_it_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(**edited: str) -> str:
+        for name, text in (THEIRS | {"mine": MINE} | edited).items():
+            (tmp_path / f"{name}.py").write_text(text)
+        return code_of.__wrapped__("mine")  # nothing is remembered
+
+    (tmp_path / "fitting").mkdir()
+    versions, params = dict.fromkeys(agents_runs.LIBRARIES, "1"), dict[str, int]()
+    monkeypatch.setattr(agents_runs.cast, "__file__", str(tmp_path / "cast.py"))
+    monkeypatch.setattr(agents_runs, "agent_class", lambda _: (Condition, params))
+    monkeypatch.setattr(agents_runs.inspect, "getsourcefile", lambda _: str(tmp_path / "mine.py"))
+    monkeypatch.setattr(agents_runs.metadata, "version", versions.__getitem__)
+    first = digest()
+    for name, text in THEIRS.items():
+        assert digest(**{name: f"{text}  # why\n'What.'"}) == first, name
+        assert (digest(**{name: f"{text}\nMORE = 1"}) != first) == (name in RESTS_ON), name
+    for library in versions:
+        versions[library] = "2"
+        assert (digest() != first) == (library in RESTS_ON), library
+        versions[library] = "1"
+    assert digest(mine=MINE.replace("A module.", "The module.")) == first != digest(mine=MINE.replace("np", "numpy"))
+    assert digest(mine="no code") == ""
+    params["norm"] = 1
+    assert len({first, digest(), digest(projection="MORE = 1")}) == 3
+
+
+def test_the_code_of_shipped_agents() -> None:
+    names = ("ga", "ga,norm=1", "cma_es", "bashivan2019", "inception_loop", "sb3:PPO", "nevergrad", "nobody")
+    assert len({code_of(name) for name in names}) == len(names)
+    assert [name for name in names if not code_of(name)] == ["nobody"]
 
 
 def test_a_site_that_natural_images_do_not_drive_says_nothing() -> None:

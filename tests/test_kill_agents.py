@@ -54,7 +54,7 @@ def blocks(journal: Path, name: str) -> list[Block]:
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_at_random_moments_it_goes_on_as_if_nothing_had_happened(name: str, processes, tmp_path: Path) -> None:
     rng, killed = np.random.default_rng(), tmp_path / "killed.sqlite"
-    for goal in (1, 4, 8):
+    for goal in (1, 6):
         arguments = {"ARGUMENTS": (name, killed, 0.1)}
         process = processes.Process(target=runpy.run_path, args=(str(SCRIPT), arguments, "to be killed"))
         process.start()
@@ -64,7 +64,7 @@ def test_killed_at_random_moments_it_goes_on_as_if_nothing_had_happened(name: st
         time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.join()
-    assert len(blocks(killed, name)) < 13
+    assert sum(len(block.rates) for block in blocks(killed, name)) < 96
     session = runpy.run_path(str(SCRIPT))["session"]
     resumed, whole = session(name, killed, 0.0), session(name, tmp_path / "whole.sqlite", 0.0)
     for a, b in zip(blocks(killed, name), blocks(tmp_path / "whole.sqlite", name), strict=True):
