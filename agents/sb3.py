@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, ClassVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from neurogym_v.agent import Agent
 from neurogym_v.evolution import Means
 from neurogym_v.importing import require
-from neurogym_v.naming import nearest
+from neurogym_v.naming import GIVEN, nearest
 from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
 
 PACKAGES = {
@@ -49,12 +51,34 @@ TUNED: dict[str, dict[str, Any]] = {
     "TD3": DETERMINISTIC,
     "DDPG": DETERMINISTIC,
 }
+REACH = 3.0
 FEWEST = 16
 """Images from which a policy without replay buffer learns: with small batches, those of several rounds."""
 LONGEST_REPLAY = 100_000
 STOCK = "-stock"
-OURS = {"self", "env", "batch_size", "seed", "verbose", "tensorboard_log", "_init_setup_model", "replay_buffer_class"}
+OURS = {"env", "batch_size", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model", "replay_buffer_class"}
 """What an algorithm is given here, whatever the user wants."""
+MOST = 1_000_000
+SIGNED = (-MOST, MOST)
+SHARE = (0, 1)
+RANGES: dict[str, tuple[float, float]] = {
+    "learning_rate": (0, 10),  # policies start with an s.d. of 1: a step of more is out of the box
+    "delta_std": (1e-6, MOST),
+    "clip_range": (1e-6, MOST),
+    "target_kl": (0, 100),
+    "gamma": SHARE,
+    "gae_lambda": SHARE,
+    "tau": SHARE,
+    "line_search_shrinking_factor": SHARE,
+    "ent_coef": SIGNED,
+    "target_entropy": SIGNED,
+    "alive_bonus_offset": SIGNED,
+    "gradient_steps": (-1, MOST),
+    "sde_sample_freq": (-1, MOST),
+    "learning_starts": (0, MOST),
+    "top_quantiles_to_drop_per_net": (0, 24),  # of 25
+}
+"""Of the library's numbers; the others are from 0, counts from 1. The library checks few, and some only after a round."""
 
 
 class SB3(Agent):
@@ -65,8 +89,9 @@ class SB3(Agent):
 
     - Reward: the rate less the mean of all rates so far, over their s.d., within 10 of 0.
     - Observation: 1, and for PPO and TRPO, of the rewards of the last round, the mean, the highest and the s.d., the same for
-      all images of a round: what was learned is followed further while it pays. The others did better with the 1 alone; the
-      weights of a candidate of ARS are then latents.
+      all images of a round: what was learned is followed further while it pays. A2C, SAC, TQC and CrossQ, which were tried
+      with both on one toy or one site each, did better with the 1 alone, and TD3, DDPG and ARS get that too; the weights of
+      a candidate of ARS are then latents.
     - Action: latents over `sigma0`. Where policies are Gaussian (PPO, A2C, TRPO) or candidates are (ARS), the box is the bound;
       those that are squashed into a box get one of `reach`. The first round has a mean of 0 and an s.d. of `sigma0` for all.
     - Lost trials: kept out of the replay buffer; where there is none, such an image gets the mean reward of its round, with
@@ -76,6 +101,8 @@ class SB3(Agent):
     - An update whose gradients overflowed is skipped. In PPO with many dimensions the ratio of probabilities does overflow; its
       loss is clipped then, but 0 times infinity, in the gradient, is not a number.
     - All the library draws comes from this agent's seed, and nothing global is left changed.
+    - An agent may be made in one thread and used in another, but from the first `ask` to the last `tell` it is the same one:
+      the library waits there in the middle of its own function. Another thread is refused.
 
     `NAME-stock` is the library's own choice of networks and parameters, less what follows from rounds: `n_steps`, minibatches,
     the size of the buffer. Those are chosen for robots and longer training, and are no fair judge of the algorithm here.
@@ -86,14 +113,17 @@ class SB3(Agent):
         sigma0: s.d. of the latents of the first round.
         algorithm: see above.
         stock: the library's defaults.
-        reach: half the width of the box of SAC, TQC, CrossQ, TD3 and DDPG, in units of sigma0.
-        exploration: s.d. that is added to the actions of TD3 and DDPG after the first round, in units of sigma0.
-        minibatch: images a gradient step; None is all of a rollout, or the library's choice where there is a replay buffer.
-        device: of the networks.
+        reach: half the width of the box of SAC, TQC, CrossQ, TD3 and DDPG, in units of sigma0; None is 3.
+        exploration: s.d. that is added to the actions of those five after the first round, in units of sigma0; None is 1 for
+            TD3 and DDPG, else 0.
+        minibatch: images a gradient step, for those five, PPO and TRPO; None is all of a rollout, or the library's choice where
+            there is a replay buffer.
+        device: of the networks; one that is not there is refused.
         params: any other keyword of the algorithm, such as `learning_rate`, `n_epochs`, `gradient_steps`, `policy_kwargs`.
 
     Raises:
-        NeuroGymError: no such algorithm or keyword, a value the library refuses, or a package that is not installed.
+        NeuroGymError: no such algorithm or keyword, one that the algorithm has no use for, a value out of its range, a package
+            that is not installed; later, whatever the library raises, or a change of thread.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"algorithm": name} for name in PACKAGES}
@@ -107,7 +137,7 @@ class SB3(Agent):
         sigma0: float = 1.0,
         algorithm: str = "PPO",
         stock: bool = False,
-        reach: float = 3.0,
+        reach: float | None = None,
         exploration: float | None = None,
         minibatch: int | None = None,
         device: str = "cpu",
@@ -116,33 +146,40 @@ class SB3(Agent):
         super().__init__(spec, batch_size=batch_size, seed=seed)
         if algorithm not in PACKAGES:
             raise nearest("algorithm of SB3", algorithm, PACKAGES)
-        if not (0 < sigma0 < np.inf and 0 < reach < np.inf):
-            raise NeuroGymError(f"SB3: expected sigma0 and reach above 0, got {sigma0} and {reach}")
         for package in ("greenlet", "stable_baselines3", "sb3_contrib"):
             require(package, user="agent sb3", extra="agents")
         lockstep = require("neurogym_v.lockstep", user="agent sb3", extra="agents")
         library = getattr(require(PACKAGES[algorithm], user="agent sb3", extra="agents"), algorithm)
+        self._algorithm = algorithm
         self._outcome = lockstep.Outcome
 
-        known = [name for name in inspect.signature(library).parameters if name not in OURS]
-        for name in params:
-            if name not in known:
-                raise nearest(f"parameter of {algorithm}", name, known)
+        squashed = algorithm not in UNSQUASHED
+        unused = {} if squashed else {"reach": reach, "exploration": exploration}
+        unused |= {"minibatch": minibatch} if algorithm in ("A2C", "ARS") else {}
+        for name, value in unused.items():
+            if value is not None:
+                raise NeuroGymError(f"SB3: expected no {name} for {algorithm}, which has none, got {_line(value)}")
+        _check("sigma0", sigma0, {Real}, 1e-6, MOST)
+        _check("reach", reach, {Real, type(None)}, 1e-6, MOST)
+        _check("exploration", exploration, {Real, type(None)}, 0, MOST)
+        _check("stock", stock, {bool}, 0, 1)
+        _check("device", device, {str}, 0, 1)
+        _check("minibatch", minibatch, {Integral, type(None)}, 1, MOST)
+        _check_keywords(algorithm, library, params)
+        reach = REACH if reach is None else float(reach)
+
         chosen = copy.deepcopy(({} if stock else TUNED[algorithm]) | params)  # the library writes into policy_kwargs
         tuned_exploration = chosen.pop("exploration", 0.0)
         exploration = tuned_exploration if exploration is None else exploration
-        if exploration < 0 or (minibatch is not None and minibatch < 1):
-            raise NeuroGymError(
-                f"SB3: expected exploration of 0 or more and a minibatch of at least 1, got {exploration}, {minibatch}"
-            )
 
         d = spec.latent_dim
         fixed: dict[str, Any] = {"policy": "MlpPolicy", "device": device}
         if algorithm == "ARS":
             fixed |= {"policy": "LinearPolicy", "n_delta": max(1, batch_size // 2)}
         elif algorithm in ON_POLICY:
-            rounds = int(chosen.get("n_steps", -(-FEWEST // batch_size)))
+            rounds = chosen.get("n_steps", -(-FEWEST // batch_size))
             fixed["n_steps"] = rounds
+            _check("sub_sampling_factor", chosen.get("sub_sampling_factor", 1), {Integral}, 1, max(1, rounds * batch_size // 2))
             if algorithm != "A2C":
                 fixed["batch_size"] = minibatch or rounds * batch_size
         else:
@@ -150,11 +187,11 @@ class SB3(Agent):
             fixed |= {"learning_starts": batch_size} if not stock else {}
             fixed |= {"batch_size": minibatch} if minibatch else {}
             fixed |= {"action_noise": lockstep.Later(exploration / reach, d)} if exploration else {}
-        squashed = algorithm not in UNSQUASHED
-        self._scale = sigma0 / float(chosen.get("delta_std", 0.05) if algorithm == "ARS" else 1)
+        delta_std = chosen.get("delta_std", 0.05) if algorithm == "ARS" else 1
         self._sees = algorithm in SEEING
         self._count, self._mean, self._squares = 0, 0.0, 0.0  # of all rates so far
-        try:
+        with self._library():
+            self._scale = sigma0 / float(delta_std(1) if callable(delta_std) else delta_std)
             self._learner = lockstep.Learner(
                 lockstep.SteadyTRPO if algorithm == "TRPO" else library,
                 fixed | chosen,
@@ -166,10 +203,7 @@ class SB3(Agent):
                 seed=int(self.rng.integers(2**31)),
                 centred=squashed and not stock,
             )
-        except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise NeuroGymError(f"SB3: expected parameters that {algorithm} takes, got: {reason}") from error
-        self._means = Means(self._scale * self._learner.best())
+            self._means = Means(self._scale * self._learner.best())
 
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
@@ -180,12 +214,14 @@ class SB3(Agent):
         return {"algorithm": algorithm, "stock": name.endswith(STOCK)}
 
     def _ask(self) -> Latents:
-        return np.asarray(self._scale * self._learner.actions, dtype=np.float32)
+        with self._library():
+            return np.asarray(self._scale * self._learner.ask(), dtype=np.float32)
 
     def _tell(self, latents: Latents, rates: Rates) -> None:  # noqa: ARG002 (the algorithm knows its actions)
         rewards = self._standardised(rates)
-        self._learner.tell(self._outcome(rewards, self._observation(rewards[~np.isnan(rewards)])))
-        self._means.append(self._scale * self._learner.best())
+        with self._library():
+            self._learner.tell(self._outcome(rewards, self._observation(rewards[~np.isnan(rewards)])))
+            self._means.append(self._scale * self._learner.best())
 
     def _standardised(self, rates: Rates) -> Rates:
         heard = rates[~np.isnan(rates)]
@@ -207,11 +243,67 @@ class SB3(Agent):
 
     def diagnostics(self) -> Mapping[str, float]:
         """`round_sd`: of the latents of the next round; `mean_norm`: of what is recommended; what the library logs of training
-        (`approx_kl`, `actor_loss`, ...), under its names.
+        (`approx_kl`, `actor_loss`, ...), under its names. Nothing before the first `ask`.
         """
+        if not len(self._learner.actions):
+            return {}
         logged = {key: value for key, value in self._learner.model.logger.name_to_value.items() if key.startswith("train/")}
         return {
             "round_sd": float((self._scale * self._learner.actions).std(axis=0).mean()),
             "mean_norm": float(np.linalg.norm(self._means.latest(1))),
             **{key.removeprefix("train/"): float(value) for key, value in logged.items() if np.isfinite(value)},
         }
+
+    @contextmanager
+    def _library(self) -> Iterator[None]:
+        """The library's turn: whatever it raises becomes one line."""
+        try:
+            yield
+        except NeuroGymError:
+            raise
+        except Exception as error:
+            raise NeuroGymError(
+                f"SB3: expected parameters that {self._algorithm} takes, got: {type(error).__name__}: {_line(error)}"
+            ) from error
+
+
+def _check_keywords(algorithm: str, library: Callable[..., Any], params: Mapping[str, Any]) -> None:
+    """Raise NeuroGymError unless the algorithm has these keywords, and the values are of the types it says and in range."""
+    ours = [name for name, p in inspect.signature(SB3).parameters.items() if p.kind is p.KEYWORD_ONLY and name not in GIVEN]
+    theirs = {name: p for name, p in inspect.signature(library, eval_str=True).parameters.items() if name not in OURS}
+    for name, value in params.items():
+        if name not in theirs:
+            raise nearest(f"parameter of {algorithm}", name, [*theirs, *ours])
+        annotation = theirs[name].annotation
+        kinds = {get_origin(kind) or kind for kind in get_args(annotation) or (annotation,)}
+        kinds = {{int: Integral, float: Real}.get(kind, kind) for kind in kinds}
+        low, high = RANGES.get(name, (1 if Integral in kinds else 0, MOST))
+        if name == "train_freq":
+            kinds = {Integral}  # steps are episodes here
+        if {str, Real} <= kinds and isinstance(value, str):  # auto, auto_0.1
+            kinds, value = {Real}, _number(value.removeprefix("auto").removeprefix("_") or "0")
+        _check(name, value, kinds, low, high)
+        if name == "gradient_steps" and value == 0:
+            raise NeuroGymError("SB3: expected gradient_steps of at least 1, or -1 (one an image), got 0")
+
+
+def _check(name: str, value: Any, kinds: set[Any], low: float, high: float) -> None:
+    """Raise NeuroGymError unless the value is of one of these kinds and, where it is a number, between the two."""
+    wrong = not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds)
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if wrong or (number and not low <= value <= high):
+        names = {Integral: "a whole number", Real: "a number", type(None): "None", Callable: "a schedule"}
+        wanted = " or ".join(sorted(names.get(kind, f"a {kind.__name__}") for kind in kinds))
+        span = f" from {low:g} to {high:g}" if {Integral, Real} & kinds else ""
+        raise NeuroGymError(f"SB3: expected {name} to be {wanted}{span}, got {_line(repr(value))}")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _line(said: object) -> str:
+    return str(said).strip().partition("\n")[0].rstrip(":")

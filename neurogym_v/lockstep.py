@@ -8,6 +8,7 @@ it runs. Raffin et al. 2021, JMLR 22(268).
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
+from neurogym_v.types import NeuroGymError
+
 Vectors = NDArray[np.float32]
 
 
@@ -43,8 +46,8 @@ class Outcome:
 class Learner:
     """An algorithm whose `learn()` waits for the outcome of its `actions`.
 
-    It belongs to the thread that made it. What is global in python, numpy and torch (generators of random numbers, whether
-    gradients are recorded) is the same after each call as before it.
+    It belongs to the thread of the first `ask`: a greenlet that has begun cannot change it. What is global in python, numpy
+    and torch (generators of random numbers, whether gradients are recorded) is the same after each call as before it.
 
     Args:
         algorithm: class of stable-baselines3 or sb3-contrib.
@@ -54,6 +57,9 @@ class Learner:
         observation: (o,) before the first round.
         total: actions in all, with which schedules are planned; it goes on beyond them.
         centred: whether a policy that is squashed into its box starts in the middle, with s.d. 1, instead of anywhere.
+
+    Raises:
+        NeuroGymError: a device that is not there; used in another thread, or after it has ended in an error.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Learner:
         seed: int,
         centred: bool = False,
     ) -> None:
+        _check_device(params.get("device", "auto"))
         rounds = Rounds(environments, observation, Normal(-reach, reach, (action_dim,), np.float32))
         self._apart = Apart()
         with self._apart, warnings.catch_warnings(action="ignore"):
@@ -78,14 +85,25 @@ class Learner:
                 _centre(self.model.policy.get_submodule("actor"), reach)
             for optimizer in _optimizers(self.model):
                 optimizer.register_step_pre_hook(_skip_what_is_not_finite)
-        self._running = greenlet.greenlet(_learn)
-        self.actions: Vectors = self._enter(self.model, total)
-        """(n, action_dim) that wait for their outcome."""
-        weakref.finalize(self, _abandon, self._running)
+        self._total = total
+        self._running: greenlet.greenlet | None = None
+        self.actions: Vectors = np.empty((0, action_dim), np.float32)
+        """(n, action_dim) that wait for their outcome; none before the first `ask`."""
+
+    def ask(self) -> Vectors:
+        """The `actions`."""
+        if self._running is None:
+            self._thread = threading.current_thread()
+            self._running = greenlet.greenlet(_learn)
+            weakref.finalize(self, _abandon, self._running)
+            _wait_in_this_thread(self._running)
+            self._enter(self._running, self.model, self._total)
+        self._check(self._running)
+        return self.actions
 
     def tell(self, outcome: Outcome) -> None:
         """Learn from the outcome of `actions`, up to the next ones."""
-        self.actions = self._enter(outcome)
+        self._enter(self._check(self._running), outcome)
 
     def best(self) -> Vectors:
         """(action_dim,): the policy's deterministic action at the current observation."""
@@ -95,10 +113,19 @@ class Learner:
             action, _ = self.model.predict(env.reset()[:1], deterministic=True)  # type: ignore[index, arg-type]
         return np.asarray(action[0], dtype=np.float32)
 
-    def _enter(self, *message: Any) -> Vectors:
-        self._running.parent = greenlet.getcurrent()
+    def _check(self, running: greenlet.greenlet | None) -> greenlet.greenlet:
+        if running is None:
+            raise NeuroGymError("SB3: expected ask() before tell(), got none")
+        if self._thread is not threading.current_thread():
+            raise NeuroGymError("SB3: expected the thread that asked first for all rounds of a session, got another one")
+        if running.dead:
+            raise NeuroGymError("SB3: expected an agent that learns, got one whose learning has ended in an error")
+        return running
+
+    def _enter(self, running: greenlet.greenlet, *message: Any) -> None:
+        running.parent = greenlet.getcurrent()
         with self._apart:
-            return np.array(self._running.switch(*message), dtype=np.float32)
+            self.actions = np.array(running.switch(*message), dtype=np.float32)
 
 
 class Normal(spaces.Box):
@@ -132,6 +159,8 @@ class Rounds(VecEnv):
 
     def show(self, actions: Vectors) -> Outcome:
         """(n, action_dim) actions, which need not be one an environment; a whole round without rewards is never told."""
+        if not np.isfinite(actions).all():
+            raise FloatingPointError("actions that are not finite")
         outcome: Outcome = greenlet.getcurrent().parent.switch(actions)
         self._observation = outcome.observation
         missing = len(actions) - len(outcome.rewards)  # the budget ended within the round
@@ -275,10 +304,37 @@ def _learn(model: BaseAlgorithm, total: int) -> None:
 def _abandon(running: greenlet.greenlet) -> None:
     """Let `learn()` end where it waits; its context managers would leave their setting of gradients behind."""
     gradients = torch.is_grad_enabled()
-    with suppress(greenlet.error):  # the thread it belongs to is another one, or has ended
-        running.parent = greenlet.getcurrent()
-        running.throw()
+    with suppress(greenlet.error, ValueError):  # the thread it belongs to is another one
+        if not running.dead:
+            running.parent = greenlet.getcurrent()
+            running.throw()
     torch.set_grad_enabled(gradients)
+
+
+class Waiting:
+    """The greenlets of a thread, which end with it: from frames that wait in a thread that is gone, the collector crashes."""
+
+    def __init__(self) -> None:
+        self.greenlets: weakref.WeakSet[greenlet.greenlet] = weakref.WeakSet()
+
+    def __del__(self) -> None:
+        for running in list(self.greenlets):
+            _abandon(running)
+
+
+_here = threading.local()
+
+
+def _wait_in_this_thread(running: greenlet.greenlet) -> None:
+    if not hasattr(_here, "waiting"):
+        _here.waiting = Waiting()
+    _here.waiting.greenlets.add(running)
+
+
+def _check_device(name: str) -> None:
+    """The library takes the CPU instead of a GPU that is not there, and says nothing."""
+    if name != "auto" and torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise NeuroGymError(f"SB3: expected a device that is there, such as cpu or auto, got {str(name)!r}")
 
 
 def _centre(actor: torch.nn.Module, reach: float) -> None:

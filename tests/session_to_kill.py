@@ -47,8 +47,10 @@ def session(name: str, journal: Path, seconds: float) -> list[list[float]]:
         if count := cls.references(BUDGET, **params):
             env.show_references(load_references(count=count, size=32))
         agent = make_agent(name, env.spec_for_agents, batch_size=BATCH, seed=3)
-        for _ in run(agent, env):
-            pass
+        with journal.with_suffix(".rounds").open("w") as told:  # a journal has one reader
+            for _ in run(agent, env):
+                told.write(".")
+                told.flush()
     return agent.recommend(2).tolist()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +110,13 @@ def test_an_unfinished_session_ends_in_silence() -> None:
     code = (
         "from neurogym_v.agents.sb3 import SB3\nfrom neurogym_v.types import LoopSpec\n"
         "agents = [SB3(LoopSpec(latent_dim=4, bound=3.0, budget=40), algorithm=name) for name in ('PPO', 'ARS', 'SAC')]\n"
-        "[agent.ask() for agent in agents]"
+        "from threading import Thread\nimport gc\n"
+        "[agent.ask() for agent in agents]\n"
+        "others = [SB3(LoopSpec(latent_dim=4, bound=3.0, budget=40), algorithm=name) for name in ('PPO', 'ARS', 'SAC')]\n"
+        "for do in ([other.ask for other in others], [others.pop, gc.collect]):  # they outlive the thread they wait in\n"
+        "    threads = [Thread(target=one) for one in do]\n"
+        "    [thread.start() for thread in threads], [thread.join() for thread in threads], gc.collect()\n"
+        "del do, threads\nothers.clear()\ngc.collect()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -204,9 +213,12 @@ def test_without_the_guard_those_settings_end_in_nan(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lockstep, "_skip_what_is_not_finite", lambda *_: None)
     spec = LoopSpec(latent_dim=4096, bound=5.0, budget=400)
     agent = SB3(spec, batch_size=20, learning_rate=3e-2, n_epochs=10, target_kl=None)
-    with pytest.raises(ValueError, match="nan"):
+    with pytest.raises(NeuroGymError, match="SB3: expected parameters that PPO takes, got: ") as error:
         for _ in range(5):
             round_(agent)
+    assert "\n" not in str(error.value)
+    with pytest.raises(NeuroGymError, match="ended in an error"):
+        agent.ask()
 
 
 def test_it_goes_on_beyond_the_budget() -> None:
@@ -220,16 +232,144 @@ def test_it_goes_on_beyond_the_budget() -> None:
         ({"algorithm": "PPPO"}, "unknown algorithm of SB3 'PPPO': did you mean 'PPO'"),
         ({"algorithm": "DQN"}, "unknown algorithm of SB3 'DQN'"),
         ({"learning_rte": 0.1}, "unknown parameter of PPO 'learning_rte': did you mean 'learning_rate'"),
-        ({"clip_range": "wide"}, "SB3: expected parameters that PPO takes, got: "),
-        ({"sigma0": 0.0}, "SB3: expected sigma0 and reach above 0, got 0.0"),
-        ({"minibatch": 0}, "minibatch of at least 1"),
+        ({"minibach": 8}, "did you mean 'minibatch'.*known: policy, learning_rate, n_steps"),
+        (
+            {"clip_range": lambda _: "wide", "policy": "Bespoke"},
+            "SB3: expected parameters that PPO takes, got: ValueError: Policy",
+        ),
         ({"device": "abacus"}, "SB3: expected parameters that PPO takes, got: "),
+        ({"sigma0": 0.0}, "expected sigma0 to be a number from 1e-06 to 1e[+]06, got 0.0"),
+        ({"sigma0": math.nan}, "sigma0 .* got nan"),
+        ({"sigma0": 1e7}, "sigma0 .* got 1"),
+        ({"algorithm": "SAC", "reach": 1e7}, "expected reach to be None or a number"),
+        ({"algorithm": "TD3", "exploration": math.inf}, "exploration .* got inf"),
+        ({"algorithm": "TD3", "exploration": -0.5}, "exploration .* got -0.5"),
+        ({"exploration": 0.1}, "SB3: expected no exploration for PPO, which has none, got 0.1"),
+        ({"algorithm": "ARS", "reach": 3.0}, "SB3: expected no reach for ARS"),
+        ({"algorithm": "A2C", "minibatch": 8}, "SB3: expected no minibatch for A2C"),
+        ({"minibatch": 0}, "minibatch to be None or a whole number from 1 to 1e[+]06, got 0"),
+        ({"algorithm": "SAC", "minibatch": 10**21}, "minibatch .* got 1000"),
+        ({"gamma": np.eye(2)}, "gamma"),  # of two lines
+        *[
+            ({"n_steps": value}, "expected n_steps to be a whole number from 1")
+            for value in ("abc", None, (1, 2), math.inf, 0, True)
+        ],
+        *[({"n_epochs": value}, "expected n_epochs to be a whole number from 1") for value in (0, -1, 1.5, "abc")],
+        *[({"learning_rate": value}, "expected learning_rate to be ") for value in (1e6, 1e39, math.inf, "abc", -1)],
+        *[({"target_kl": value}, "expected target_kl to be None or a number") for value in ("abc", math.nan)],
+        *[({"clip_range": value}, "expected clip_range to be ") for value in (1e39, "wide", 0)],
+        ({"ent_coef": None}, "expected ent_coef to be a number"),
+        ({"gamma": "abc"}, "expected gamma to be a number from 0 to 1, got 'abc'"),
+        ({"policy_kwargs": 3}, "expected policy_kwargs to be None or a dict, got 3"),
+        ({"policy_kwargs": {"a": 1}}, "unexpected keyword argument 'a'"),
+        ({"normalize_advantage": "abc"}, "expected normalize_advantage to be a bool, got 'abc'"),
+        *[({"algorithm": "ARS", "delta_std": value}, "expected delta_std") for value in (0, "abc", math.inf)],
+        ({"algorithm": "ARS", "n_top": 0}, "expected n_top to be None or a whole number from 1"),
+        *[({"algorithm": "SAC", "gradient_steps": value}, "expected gradient_steps") for value in (1.5, 0, -2, "abc")],
+        ({"algorithm": "SAC", "train_freq": (0, "step")}, "expected train_freq to be a whole number from 1"),
+        *[({"algorithm": "SAC", "ent_coef": value}, "ent_coef") for value in ("inf", "auto_inf", "auto_x", None)],
+        ({"algorithm": "SAC", "tau": "abc"}, "expected tau to be a number from 0 to 1"),
+        ({"algorithm": "TRPO", "sub_sampling_factor": 21}, "sub_sampling_factor to be a whole number from 1 to 20"),
     ],
 )
 def test_what_is_wrong_is_named_in_a_line(params: dict[str, Any], sentence: str) -> None:
     with pytest.raises(NeuroGymError, match=sentence) as error:
         SB3(LoopSpec(latent_dim=4, bound=3.0, budget=40), **params)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"algorithm": "SAC", "ent_coef": "auto_0.1", "target_entropy": "auto", "gradient_steps": -1, "exploration": 0.2},
+        {"algorithm": "SAC", "ent_coef": "auto", "target_entropy": -2.0, "train_freq": 2, "reach": 2, "minibatch": 8},
+        {"algorithm": "PPO", "learning_rate": lambda left: 0.01 * left, "target_kl": None, "gamma": np.float32(0.5)},
+        {"algorithm": "ARS", "delta_std": lambda _: 0.5, "n_top": 2, "alive_bonus_offset": -1},
+        {"algorithm": "TRPO", "sub_sampling_factor": 5, "n_steps": 2},
+    ],
+)
+def test_what_the_library_takes_is_taken(params: dict[str, Any]) -> None:
+    agent = SB3(LoopSpec(latent_dim=4, bound=3.0, budget=40), batch_size=8, **params)
+    before = agent.recommend(1)
+    for _ in range(3):
+        round_(agent)
+    assert not np.array_equal(agent.recommend(1), before)
+
+
+def test_what_the_library_raises_later_is_a_line_too() -> None:
+    agent = make("PPO", learning_rate=lambda left: 0.03 if left == 1 else "fast")
+    latents = agent.ask()
+    with pytest.raises(NeuroGymError, match="SB3: expected parameters that PPO takes, got: ValueError: could not convert"):
+        for _ in range(3):
+            tell(agent, latents, linear(latents))
+            latents = agent.ask()
+
+
+def test_actions_that_overflow_are_a_line_too() -> None:
+    agent = make("TD3")
+    latents = agent.ask()
+    with torch.no_grad():
+        next(agent._learner.model.policy.get_submodule("actor").parameters()).fill_(np.nan)
+    with pytest.raises(NeuroGymError, match="got: FloatingPointError: actions that are not finite"):
+        tell(agent, latents, linear(latents))
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NeuroGymError, match="SB3: expected a device that is there, such as cpu or auto, got 'cuda'"):
+        make("PPO", device="cuda")
+    assert make("PPO", device="auto")._learner.model.device.type == "cpu"
+
+
+def elsewhere(do: Callable[[], Any]) -> Any:
+    """What comes of it in another thread, which then ends."""
+    came: list[Any] = []
+
+    def run() -> None:
+        try:
+            came.append(do())
+        except Exception as error:
+            came.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return came[0]
+
+
+@pytest.mark.parametrize("name", ["PPO", "ARS", "SAC"])
+def test_an_agent_is_made_in_one_thread_and_used_in_another(name: str) -> None:
+    def session(agent: SB3) -> list[Latents]:
+        return [round_(agent) for _ in range(3)] + [agent.recommend(1)]
+
+    here, there = make(name, seed=2), make(name, seed=2)
+    assert here.diagnostics() == {}
+    for mine, others in zip(session(here), elsewhere(lambda: session(there)), strict=True):
+        assert np.array_equal(mine, others)
+
+
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_an_agent_whose_thread_has_ended_waits_nowhere_and_is_collected(name: str) -> None:
+    agent = make(name)
+    elsewhere(partial(round_, agent))
+    assert agent._learner._running.dead  # type: ignore[union-attr]
+    assert agent.recommend(1).shape == (1, 8)
+    model = weakref.ref(agent._learner.model)
+    del agent
+    gc.collect()
+    assert model() is None
+
+
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_a_session_that_changes_its_thread_is_refused_in_a_line(name: str) -> None:
+    begun_here, begun_there = make(name), make(name)
+    latents = begun_here.ask()
+    for refused in (
+        elsewhere(lambda: tell(begun_here, latents, linear(latents))),
+        [elsewhere(lambda: round_(begun_there)), elsewhere(begun_there.ask)][1],  # the first thread has ended by then
+    ):
+        assert isinstance(refused, NeuroGymError)
+        assert str(refused) == "SB3: expected the thread that asked first for all rounds of a session, got another one"
 
 
 def test_a_preset_is_an_algorithm() -> None:
