@@ -32,9 +32,10 @@ class SphereCMA(Agent):
 
     Differences from the original: the radius is that of a draw from the prior, sigma0 sqrt(d), as the published 300 belongs
     to the codes of DeePSiM fc6 (beside CMA-ES with sigma 3 it is 1.56 times as long as here beside sigma 1, and where a cell
-    likes contrast this one pays for it: `sphere_cma,sigma0=1.56` is the published proportion); lost trials are left out and the weights are those of the valid ones; ties are broken at
-    random; latents that were clipped before they were shown are put back on the sphere first. A round that gives no direction
-    (fewer than two valid trials, a mean of 0 or opposite of the centre) is passed over.
+    likes contrast this one pays for it: `sphere_cma,sigma0=1.56` is the published proportion); lost trials are left out and
+    the weights are those of the valid ones; ties are broken at random; latents that were clipped before they were shown are
+    put back on the sphere first. A round that gives no direction (fewer than two valid trials, a mean of 0 or opposite of the
+    centre) is passed over.
 
     Args:
         sigma0: radius over sqrt(d), so that a point has the norm of a latent with this standard deviation.
