@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,7 @@ def test_images_shown_again_count_once_with_their_mean(cosines) -> None:
     assert len(again) == 30
     np.testing.assert_array_equal(again.observed(latents), scores.mean(axis=1))
     assert np.isnan(again.observed(prior(1, 36, seed=5))).all()
+    assert again.shows(np.concatenate([latents, prior(1, 36, seed=5)])).tolist() == [2] * 30 + [0]
     assert once.fit() and again.fit()
     np.testing.assert_array_equal(once.predict(latents), again.predict(latents))
 
@@ -224,6 +226,39 @@ def test_images_and_latents_are_learned_from_alike(cosines) -> None:
     by_images.add_images(draw(cosines, latents), scores)
     assert by_latents.fit() and by_images.fit()
     np.testing.assert_allclose(by_latents.predict(latents), by_images.predict(latents), rtol=1e-5)
+
+
+def test_whole_photographs_judge_the_model() -> None:
+    """Crops that look alike, and scores that only tell photographs apart: told of one crop, a model knows the next."""
+    rng = np.random.default_rng(0)
+    latents = np.repeat(prior(60, 192), 4, axis=0) + np.float32(0.1) * prior(240, 192, seed=5)
+    scores = np.repeat(rng.standard_normal(60), 4) + 0.1 * rng.standard_normal(240)
+    scores[::9] = np.nan
+
+    def held_out_r(names: list[str] | None) -> float:
+        surrogate = Surrogate(Pixel(8), [EYE], [Ridge()])
+        surrogate.add_images(draw(Pixel(8), latents), scores, names)
+        return surrogate.held_out_r()
+
+    assert held_out_r(None) > 0.9
+    assert held_out_r([f"{i}.png" for i in range(240)]) > 0.9  # a user's folder: each file is its own
+    assert held_out_r([f"{i // 4}.png@{i},0,64" for i in range(240)]) < 0.5
+    assert np.isnan(held_out_r([f"one.png@{i},0,64" for i in range(240)]))
+
+
+def test_draws_are_held_out_one_by_one_beside_photographs(cosines) -> None:
+    """Members are fitted to neither the first photograph of five nor every fifth draw."""
+    latents, kept = prior(60, 36), []
+    surrogate = Surrogate(cosines, [EYE], [Ridge()])
+    surrogate.add_images(
+        draw(cosines, latents[:30]), latents[:30, 1].astype(float), [f"{'abcde'[i % 5]}@{i}" for i in range(30)]
+    )
+    surrogate.add(latents[30:], latents[30:, 1].astype(float))
+    readouts = surrogate._readouts
+    surrogate._readouts = lambda rows, scores: kept.extend(rows) or readouts(rows, scores)  # type: ignore[method-assign, func-returns-value]
+    assert surrogate.held_out_r() > 0.5
+    held = sorted(set(range(60)) - set(kept))
+    assert held == [*range(0, 30, 5), *range(30, 60, 5)]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e12])
@@ -283,13 +318,28 @@ def test_members_are_layers_times_fits(cosines) -> None:
         ("lite2", (99,), None, "expected different layers of 0 to 20, got \\(99,\\)"),
         ("lite2", (3, 3), None, "expected different layers"),
         ("lite2", (), None, "expected different layers"),
-        ("lite2", None, 0, "expected images of 1 px or more, got size 0"),
+        ("lite2", None, 0, "expected images of 1 to 1024 px, got size 0"),
+        ("lite2", None, 1025, "expected images of 1 to 1024 px, got size 1025"),
+        ("lite2", None, 64.5, "expected images of 1 to 1024 px, got size 64.5"),
         ("lite9", None, None, "unknown network 'lite9'"),
     ],
 )
 def test_views_that_do_not_exist_are_named(network, layers, size, sentence) -> None:
     with pytest.raises(NeuroGymError, match=sentence):
         views(network, layers, size, 2)
+
+
+@pytest.mark.parametrize("field", ["step", "last_step", "jitter", "variation", "exponent", "blur", "norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e13, 10**400, "1"])
+def test_an_ascent_is_of_finite_numbers(field: str, value: object) -> None:
+    with pytest.raises(NeuroGymError, match=f"^ascent: expected {field} as a finite number within 1e\\+12, got "):
+        replace(PLAIN, **{field: value})
+
+
+@pytest.mark.parametrize("iterations", [0, 100_001, 2.0, float("nan")])
+def test_an_ascent_ends(iterations: object) -> None:
+    with pytest.raises(NeuroGymError, match="^ascent: expected iterations as a whole number of 1 to 100000, got "):
+        replace(PLAIN, iterations=iterations)
 
 
 def test_a_generator_without_gradients_is_named(cosines) -> None:

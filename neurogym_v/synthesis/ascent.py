@@ -1,13 +1,14 @@
 """Gradient ascent on the score of images, through a generator's latents: what is climbed, how it is smoothed, how far.
 
 Bashivan, Kar & DiCarlo 2019, doi:10.1126/science.aav9436: jitter, total variation, gradients of one size.
-Walker et al. 2019, doi:10.1038/s41593-019-0517-x: gradients without high frequencies, less and less so.
+Walker et al. 2019, doi:10.1038/s41593-019-0517-x: gradients with less of the high frequencies, and a blur that fades (there of
+the image, here of its gradient).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +16,18 @@ import torch
 from torch import Tensor
 
 from neurogym_v.generators import Generator
+from neurogym_v.naming import LARGEST
 from neurogym_v.types import Latents, NeuroGymError
 
 CHUNK = 10
 """Images that climb at once on a CPU."""
+LONGEST = 100_000
+"""Iterations."""
+
+
+def within(value: object, low: float, high: float) -> bool:
+    """Whether it is a number, none that is not finite."""
+    return isinstance(value, int | float | np.integer | np.floating) and bool(low <= value <= high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +52,11 @@ class Ascent:
     images is given, and only what they show is climbed. None: they grow as they like, within the bound."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise NeuroGymError(f"ascent: expected iterations of at least 1, got {self.iterations}")
+        if not isinstance(self.iterations, int | np.integer) or not 1 <= self.iterations <= LONGEST:
+            raise NeuroGymError(f"ascent: expected iterations as a whole number of 1 to {LONGEST}, got {self.iterations!r}")
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            if not (name == "norm" and value is None) and not within(value, -LARGEST, LARGEST):
+                raise NeuroGymError(f"ascent: expected {name} as a finite number within {LARGEST:g}, got {value!r}")
         for name in ("jitter", "variation", "exponent", "blur"):
             if not getattr(self, name) >= 0:
                 raise NeuroGymError(f"ascent: expected {name} of at least 0, got {getattr(self, name)}")

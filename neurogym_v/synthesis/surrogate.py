@@ -6,6 +6,7 @@ recordings. Several readouts are an ensemble: members differ in the layer they r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,11 +24,14 @@ from neurogym_v.stats import pearson
 from neurogym_v.types import Images, Latents, NeuroGymError, Rates
 
 SIZE = 64
-"""Pixels that networks see: those of the shipped generator; larger ones predict hardly better and take their square."""
+"""Pixels that networks see: those of the shipped generator; what larger ones cost goes with their square."""
+LARGEST_SIZE = 1024
 PIXELS_SIZE = 16
 """Of an image that is read without a network."""
 PREFERRED = {"vgg16": (4, 2), "lite0": (5, 3), "lite1": (6, 10), "lite2": (6, 10), PIXELS: (0,)}
-"""Layers, the best first, chosen on sites 3, 12, 20, 33, 41 and 55 of v4 (vgg16, lite2) or like those (the others)."""
+"""Layers, the preferred one first: chosen on the sites `TUNED_ON` (vgg16, lite2), or as being like those (the others)."""
+TUNED_ON = (3, 12, 20, 33, 41, 55)
+"""Sites of v4 on which layers and defaults of agents were chosen: no fair test of either, and the same cells of its twins."""
 FEWEST = 10
 """Images with a score from which a readout is fitted."""
 DRAWN = 50
@@ -35,7 +39,7 @@ DRAWN = 50
 CLIP = 1e-3
 """Shares are kept so far from 0 and 1 where their log odds are taken."""
 HELD_OUT = 5
-"""One in so many images judges the fit to the others."""
+"""One in so many photographs, and draws, judges the fit to the others."""
 
 
 class Member(NamedTuple):
@@ -58,8 +62,8 @@ def views(network: str, layers: Sequence[int] | None, size: int | None, count: i
     """
     if size is None:
         size = PIXELS_SIZE if network == PIXELS else SIZE
-    if size < 1:
-        raise NeuroGymError(f"surrogate: expected images of 1 px or more, got size {size}")
+    if not isinstance(size, int | np.integer) or not 1 <= size <= LARGEST_SIZE:
+        raise NeuroGymError(f"surrogate: expected images of 1 to {LARGEST_SIZE} px, got size {size!r}")
     every = [candidate.layer for candidate in candidates(network, size)]
     known = range(1) if network == PIXELS else range(len(networks.layers(network, size)))
     chosen = PREFERRED.get(network, (every[len(every) // 2],))[:count] if layers is None else tuple(layers)
@@ -68,14 +72,24 @@ def views(network: str, layers: Sequence[int] | None, size: int | None, count: i
     return tuple(Candidate(network, layer, size) for layer in chosen)
 
 
+def key(latent: Latents) -> bytes:
+    """Of one latent: they may have as many numbers as an image."""
+    return hashlib.blake2b(latent.tobytes(), digest_size=16).digest()
+
+
+def source(name: str) -> str:
+    """What a reference was cropped from, so that no crop of a photograph judges a fit to its neighbours: `PHOTOGRAPH@WHERE`;
+    a name without `@` is a photograph of its own."""
+    return name.partition("@")[0]
+
+
 class Surrogate:
     """Remembers images with their scores, and predicts the scores of others.
 
     An image shown several times counts once, with its mean: a synthesised image that was re-tested is one place in the space
     of images. Scores are standardised before they are fitted, so no unit or size of them matters. Where all lie within [0, 1]
     they are taken for shares (of a softmax over sites, say), and it is the log odds of each trial that are fitted: those are
-    nearly linear in rates. On six V4 sites, one trial an image, the rank correlation of predicted and expected shares of new
-    images rose from 0.54 to 0.67.
+    nearly linear in rates.
 
     Args:
         generator: draws latents.
@@ -103,16 +117,23 @@ class Surrogate:
         self._maps: list[NDArray[np.float32]] = []  # (n, channels, g, g) of each eye, of those looked at so far
         self._new: list[Images | Latents] = []  # not looked at yet
         self._place: dict[bytes, int] = {}  # of latents among all images
+        self._sources: list[str | int] = []  # of each image: its photograph's name, or its own place
         self._total: NDArray[np.float64] = np.empty(0)  # of the scores of each image
         self._odds: NDArray[np.float64] = np.empty(0)  # and of their log odds, in case they are shares
         self._shares = True
         self._count: NDArray[np.float64] = np.empty(0)
 
-    def add_images(self, images: Images, scores: Rates) -> None:
-        """Remember (n, 3, s, s) uint8 images and their (n,) scores; those of lost trials, NaN, are left out."""
+    def add_images(self, images: Images, scores: Rates, names: Sequence[str] | None = None) -> None:
+        """Remember (n, 3, s, s) uint8 images and their (n,) scores; those of lost trials, NaN, are left out.
+
+        Args:
+            names: of the images; those of one `source` are held out together. None: each image is a source of its own.
+        """
         valid = np.flatnonzero(np.isfinite(scores))
         if len(valid):
             self._new.append(images[torch.from_numpy(valid)])
+            own = range(len(self), len(self) + len(valid))
+            self._sources += own if names is None else [source(names[int(i)]) for i in valid]
             self._append(scores[valid])
 
     def add(self, latents: Latents, scores: Rates) -> None:
@@ -120,9 +141,10 @@ class Surrogate:
         for latent, score in zip(latents, scores, strict=True):
             if not np.isfinite(score):
                 continue
-            place = self._place.setdefault(latent.tobytes(), len(self._total))
+            place = self._place.setdefault(key(latent), len(self._total))
             if place == len(self._total):
                 self._new.append(latent[None].copy())
+                self._sources.append(place)
                 self._append(np.array([score]))
             else:
                 self._total[place] += score
@@ -151,8 +173,13 @@ class Surrogate:
 
     def observed(self, latents: Latents) -> Rates:
         """(n,) mean scores of (n, d) latents; NaN for those never shown."""
-        places = [self._place.get(latent.tobytes()) for latent in latents]
+        places = [self._place.get(key(latent)) for latent in latents]
         return np.array([np.nan if at is None else self._total[at] / self._count[at] for at in places])
+
+    def shows(self, latents: Latents) -> NDArray[np.intp]:
+        """(n,) valid trials of (n, d) latents."""
+        places = [self._place.get(key(latent)) for latent in latents]
+        return np.array([0 if at is None else self._count[at] for at in places], dtype=np.intp)
 
     @torch.inference_mode(False)  # whoever calls may be in it, and what is made there can have no gradient
     @torch.enable_grad()
@@ -179,15 +206,20 @@ class Surrogate:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def held_out_r(self) -> float:
-        """Pearson r of predicted and observed scores of a fifth of the images, predicted from the others; NaN with too few."""
+        """Pearson r of predicted and observed scores of images that are held out, predicted from the others; NaN with too few.
+
+        Held out are about a fifth of the photographs, each with all of its crops, and a fifth of all other images. Where both
+        kinds were added it is one r of both together, so that a model that only tells photographs from draws has one too.
+        """
         scores, _ = self._targets()
-        order = np.random.default_rng(0).permutation(len(scores))
-        held, kept = np.split(order, [len(scores) // HELD_OUT])
+        number = {name: i for i, name in enumerate(dict.fromkeys(self._sources))}  # photographs come before draws
+        is_held = np.array([number[name] % HELD_OUT == 0 for name in self._sources], dtype=bool)
+        held, kept = np.flatnonzero(is_held), np.flatnonzero(~is_held)
         if len(kept) < FEWEST or len(held) < 3 or not 0 < scores[kept].std() < np.inf:
             return float("nan")
         self._look()
         scores = (scores - scores[kept].mean()) / scores[kept].std()
-        predicted = [self._values(member, held) for member in self._readouts(np.sort(kept), scores)]
+        predicted = [self._values(member, held) for member in self._readouts(kept, scores)]
         return float(pearson(np.mean(predicted, axis=0)[:, None], scores[held, None])[0])
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -209,7 +241,7 @@ class Surrogate:
     def predict(self, latents: Latents) -> Rates:
         """(n,) scores that the fitted ensemble expects of (n, d) latents, drawn as a display would."""
         self._look()
-        places = np.array([self._place.get(latent.tobytes(), -1) for latent in latents], dtype=np.intp)
+        places = np.array([self._place.get(key(latent), -1) for latent in latents], dtype=np.intp)
         expected = np.empty(len(latents))
         if (known := places >= 0).any():  # their maps are at hand
             expected[known] = np.mean([self._values(member, places[known]) for member in self._members], axis=0)
