@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from neurogym_v.types import Latents, NeuroGymError, Rates
 
-OWN, RECENT = 5, 40
-"""A new image is shrunk to the mean of the fresh images of its round, if there are so many; else of so many recent ones. A
-search that gets better has better priors."""
+RECENT = 20
+"""A new image is shrunk to the mean of the fresh images of its round, or, if these are fewer, of so many recent ones: a search
+that gets better has better priors, and the mean of a handful has a luck of its own."""
 FEWEST = 10
 """Re-tests from which their spread says how reliable a single trial is."""
 UNRELIABLE = 4.0
@@ -73,7 +73,7 @@ class Incumbents:
             self._between += float(((new - new.mean()) ** 2).sum())
             self._n_between += len(new) - 1
         self._latents = np.concatenate([self._latents, latents[fresh]])
-        prior = new if len(new) >= OWN else self._recent
+        prior = new if len(new) >= RECENT else self._recent
         self._prior = np.append(self._prior, np.full(len(new), np.mean(prior) if len(prior) else 0.0))
         self._total, self._first = np.append(self._total, new), np.append(self._first, new)
         self._count = np.append(self._count, np.ones(len(new), np.intp))
