@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from neurogym_v.benchmarks.agents_runs import Condition, Outcome, without_nan
-from neurogym_v.files import write_whole
+from neurogym_v.benchmarks.agents_runs import Condition, Outcome
+from neurogym_v.files import write_json, write_whole
 from neurogym_v.stats import Estimate, median
 from neurogym_v.types import Rates
 
@@ -246,9 +245,8 @@ def write(out: Path, about: str, tables: Mapping[str, Sequence[Row]], found: Seq
         for o in found
     ]  # fmt: skip
     lines = {noise: [asdict(row) for row in table] for noise, table in tables.items()}
-    whole = json.dumps(without_nan({"about": about, "notes": notes, "tables": lines, "runs": runs}), indent=1)
     write_whole(out / "agents.md", lambda file: file.write(f"{text}\n".encode()))
-    write_whole(out / "table.json", lambda file: file.write(whole.encode()))
+    write_json(out / "table.json", {"about": about, "notes": notes, "tables": lines, "runs": runs})
     return notes
 
 

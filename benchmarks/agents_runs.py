@@ -35,7 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from neurogym_v import cast
 from neurogym_v.experiment import Experiment, RunConfig, RunResult
-from neurogym_v.files import write_whole
+from neurogym_v.files import write_json
 from neurogym_v.journal import Journal, JournalError
 from neurogym_v.registry import PROJECTIONS, agent_class
 from neurogym_v.types import NeuroGymError, Rates
@@ -131,8 +131,8 @@ def do(condition: Condition, agent: str, out: Path, code: str | None = None) -> 
             if isinstance(error, JournalError) and isinstance(error.__cause__, sqlite3.Error):
                 raise  # a full disk is nobody's result
             found = {"failed": one_line(error), "traceback": traceback.format_exc()}
-    whole = json.dumps({"agent": agent, "code": code, "settings": condition.settings} | found)
-    write_whole(condition.file(agent, out), lambda file: file.write(whole.encode()))
+    whole = {"agent": agent, "code": code, "settings": condition.settings} | found
+    write_json(condition.file(agent, out), whole, indent=None)
 
 
 def read(condition: Condition, agent: str, out: Path) -> Outcome | None:
@@ -311,7 +311,7 @@ def _end_with_parent() -> None:
 def _numbers(result: RunResult) -> dict[str, Any]:
     (agent,) = result.agents
     natural, latent = result.natural, agent.recommended[0]
-    numbers = {
+    return {
         "failed": None,
         "relative_activation": agent.relative_activation.value,
         "interval": [agent.relative_activation.low, agent.relative_activation.high],
@@ -332,16 +332,6 @@ def _numbers(result: RunResult) -> dict[str, Any]:
         "recommended": [round(float(z), 6) for z in latent],
         "rounds": [[feedback.spent, [round(float(rate), 3) for rate in feedback.rates]] for feedback in agent.rounds],
     }
-    return dict(without_nan(numbers))
-
-
-def without_nan(value: Any) -> Any:
-    """JSON knows no NaN: null says that there is no number."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _check(file: Path, condition: Condition, theirs: Any) -> None:

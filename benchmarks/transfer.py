@@ -29,7 +29,7 @@ from rich.table import Table
 
 from neurogym_v.env import NeuronEnv
 from neurogym_v.experiment import RunConfig, agent_seed, is_sanity_check
-from neurogym_v.files import write_whole
+from neurogym_v.files import write_json
 from neurogym_v.generators import draw
 from neurogym_v.loop import run
 from neurogym_v.neurons.simulated import SimulatedNeuron
@@ -110,7 +110,7 @@ def run_task(task: Task, folder: Path) -> dict[str, Any]:
     natural = measure(env, every)
     rows = [search(task, agent, every, natural) for agent in task.agents]
     result = {"task": settings, "natural": float(np.nanmean(natural)), "agents": rows}
-    save(folder / name, result)
+    write_json(folder / name, result)
     return result
 
 
@@ -259,11 +259,7 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     for objective in chosen.objective:
         console.print(table(results, objective))
-    save(chosen.out / "table.json", results)
-
-
-def save(path: Path, what: object) -> None:
-    write_whole(path, lambda file: file.write(json.dumps(what, indent=1).encode()))
+    write_json(chosen.out / "table.json", results)
 
 
 def parse(pair: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shlex
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from neurogym_v.experiment import AGENTS, STARTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
-from neurogym_v.files import write_whole
+from neurogym_v.files import write_json
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
 from neurogym_v.types import Feedback, NeuroGymError
@@ -207,13 +206,4 @@ def write_summary(result: RunResult, path: Path) -> None:
         "wall_s": result.wall_s,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
-    write_whole(path, lambda file: file.write(json.dumps(_without_nan(summary), indent=1).encode()))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN: null says that there is no number."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    write_json(path, summary)
