@@ -165,15 +165,19 @@ def test_reference_rates_are_scores(make_env) -> None:
 
 
 def test_a_search_for_the_share_finds_another_image_than_one_for_the_rate(make_env) -> None:
+    """Expected rates of both cells at what is recommended, the mean of three searches each."""
     found = {}
     for objective in ("one_hot", "stretch"):
-        env = make_env(neuron=with_noise(Halves(), "poisson"), objective=objective, budget=2000, batch_size=40)
-        agent = make_agent("cma_es", env.spec_for_agents, seed=0)
-        env.begin(0)
-        list(run(agent, env))
-        found[objective] = env.neuron.expected_rate(env.live.draw(agent.recommend(1)))[0]
-    assert found["stretch"][0] > found["one_hot"][0] > found["one_hot"][1] + 15
-    assert found["stretch"][1] > found["one_hot"][1] + 30
+        reached = []
+        for seed in range(3):
+            env = make_env(neuron=with_noise(Halves(), "poisson"), objective=objective, budget=2000, batch_size=40)
+            agent = make_agent("cma_es", env.spec_for_agents, seed=seed)
+            env.begin(seed)
+            list(run(agent, env))
+            reached.append(env.neuron.expected_rate(env.live.draw(agent.recommend(1)))[0])
+        found[objective] = np.mean(reached, axis=0)
+    assert found["stretch"][0] > found["one_hot"][0] > found["one_hot"][1] + 8
+    assert found["stretch"][1] > found["one_hot"][1] + 25
 
 
 def test_lockstep_equals_one_by_one_each_for_its_site(cosines) -> None:
