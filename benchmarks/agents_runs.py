@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -179,10 +179,7 @@ def forget(condition: Condition, agent: str, out: Path) -> None:
     if journal.is_file():
         with Journal(journal, config=condition.settings) as opened:  # refuses what is damaged, or in use just now
             _check(journal, condition, opened.config)
-        with closing(sqlite3.connect(journal)) as db, db:
-            blocks = "(SELECT id FROM block WHERE session = ?)"
-            db.execute(f"DELETE FROM presentation WHERE block IN {blocks}", (agent,))
-            db.execute("DELETE FROM block WHERE session = ?", (agent,))
+            opened.forget(agent)
     condition.file(agent, out).unlink(missing_ok=True)
 
 

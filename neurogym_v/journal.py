@@ -139,6 +139,13 @@ class Journal:
             rows = zip([cursor.lastrowid] * count, range(count), images, latents, rates, strict=True)
             self._db.executemany("INSERT INTO presentation VALUES (?, ?, ?, ?, ?)", rows)
 
+    def forget(self, session: str) -> None:
+        """Remove a session and all its presentations, so that it can be run anew."""
+        with self._explained(), self._transaction():
+            blocks = "(SELECT id FROM block WHERE session = ?)"
+            self._db.execute(f"DELETE FROM presentation WHERE block IN {blocks}", (session,))
+            self._db.execute("DELETE FROM block WHERE session = ?", (session,))
+
     def close(self) -> None:
         self._db.close()
 

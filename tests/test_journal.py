@@ -59,6 +59,17 @@ def test_a_block_cannot_be_written_twice(path: Path) -> None:
         np.testing.assert_array_equal(journal.blocks("a")[1].rates, block(seed=1).rates)
 
 
+def test_a_session_that_is_forgotten_can_be_run_anew(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.forget("a")
+        assert journal.blocks("a") == [] and len(journal.blocks("b")) == 1
+        journal.append("a", 0, block(seed=5))
+    with Journal(path) as journal:  # whole: none of what was forgotten is left
+        np.testing.assert_array_equal(journal.blocks("a")[0].rates, block(seed=5).rates)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM presentation").fetchone() == (4 + 2,)
+
+
 def test_no_journal(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="expected the journal of a run, found no file"):
         Journal(tmp_path / "none.sqlite")
