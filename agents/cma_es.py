@@ -57,8 +57,7 @@ class CMAES(Agent):
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
         d = spec.latent_dim
-        if not sigma0 > 0:
-            raise NeuroGymError(f"CMAES: expected sigma0 above 0, got {sigma0}")
+        self.require_above_zero(sigma0=sigma0)
         if update_every < 1:
             raise NeuroGymError(f"CMAES: expected update_every of at least 1, got {update_every}")
         m = np.zeros(d) if mean0 is None else np.array(mean0, dtype=np.float64)

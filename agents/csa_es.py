@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neurogym_v.agent import Agent
 from neurogym_v.evolution import Means, best_first, rank_weights
-from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
+from neurogym_v.types import Latents, LoopSpec, Rates
 
 Vector = NDArray[np.float64]
 
@@ -41,8 +41,7 @@ class CSAES(Agent):
 
     def __init__(self, spec: LoopSpec, *, batch_size: int = 40, seed: int = 0, sigma0: float = 1.0) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        if not 0 < sigma0 < np.inf:
-            raise NeuroGymError(f"CSAES: expected sigma0 above 0, got {sigma0}")
+        self.require_above_zero(sigma0=sigma0)
         d = spec.latent_dim
         self.sigma = float(sigma0)
         self.mean: Vector = np.zeros(d)

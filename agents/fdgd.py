@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neurogym_v.agent import Agent
 from neurogym_v.evolution import Means
-from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates
+from neurogym_v.types import Latents, LoopSpec, Rates
 
 Vector = NDArray[np.float64]
 
@@ -50,9 +50,7 @@ class FDGD(Agent):
         learning_rate: float = 0.8,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        for name, value in (("sigma0", sigma0), ("learning_rate", learning_rate)):
-            if not 0 < value < np.inf:
-                raise NeuroGymError(f"FDGD: expected {name} above 0, got {value}")
+        self.require_above_zero(sigma0=sigma0, learning_rate=learning_rate)
         self.sigma0 = float(sigma0)
         self.learning_rate = learning_rate * sigma0**2
         self.centre: Vector = np.zeros(spec.latent_dim)

@@ -88,9 +88,7 @@ class GA(Agent):
         for name, share in (("mutation_rate", mutation_rate), ("heritability", heritability)):
             if not 0 <= share <= 1:
                 raise NeuroGymError(f"GA: expected {name} from 0 to 1, got {share}")
-        for name, size in (("temperature", temperature), ("mutation_size", mutation_size), ("sigma0", sigma0)):
-            if not size > 0:
-                raise NeuroGymError(f"GA: expected {name} above 0, got {size}")
+        self.require_above_zero(temperature=temperature, mutation_size=mutation_size, sigma0=sigma0)
         self.n_conserve = batch_size // 4 if n_conserve is None else n_conserve
         self.mutation_rate = mutation_rate
         self.mutation_size = mutation_size

@@ -58,9 +58,7 @@ class NES(Agent):
         smallest_radius: float = 0.01,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        for name, value in (("sigma0", sigma0), ("learning_rate", learning_rate), ("smallest_radius", smallest_radius)):
-            if not 0 < value < np.inf:
-                raise NeuroGymError(f"NES: expected {name} above 0, got {value}")
+        self.require_above_zero(sigma0=sigma0, learning_rate=learning_rate, smallest_radius=smallest_radius)
         if not 0 <= radius_learning_rate < np.inf:
             raise NeuroGymError(f"NES: expected radius_learning_rate of at least 0, got {radius_learning_rate}")
         self.radius = float(sigma0)

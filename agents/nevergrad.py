@@ -72,8 +72,7 @@ class Nevergrad(Agent):
         n_retest: int | None = None,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        if not 0 < sigma0 < np.inf:
-            raise NeuroGymError(f"Nevergrad: expected sigma0 above 0, got {sigma0}")
+        self.require_above_zero(sigma0=sigma0)
         if n_retest is not None and not 0 <= n_retest < batch_size:
             raise NeuroGymError(f"Nevergrad: expected n_retest from 0 to {batch_size - 1} (batch - 1), got {n_retest}")
         known = _registry()

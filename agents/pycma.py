@@ -64,8 +64,7 @@ class PyCMA(Agent):
         covariance: str = "diagonal",
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        if not 0 < sigma0 < np.inf:
-            raise NeuroGymError(f"PyCMA: expected sigma0 above 0, got {sigma0}")
+        self.require_above_zero(sigma0=sigma0)
         if covariance not in COVARIANCES:
             raise NeuroGymError(f"PyCMA: expected covariance to be one of {', '.join(COVARIANCES)}, got {covariance!r}")
         if spec.latent_dim < 2:

@@ -42,8 +42,7 @@ class Random(Agent):
         pool: int = 64,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        if not sigma0 > 0:
-            raise NeuroGymError(f"Random: expected sigma0 above 0, got {sigma0}")
+        self.require_above_zero(sigma0=sigma0)
         if n_retest is not None and not 0 <= n_retest < batch_size:
             raise NeuroGymError(f"Random: expected n_retest from 0 to {batch_size - 1} (batch - 1), got {n_retest}")
         self.sigma0 = sigma0

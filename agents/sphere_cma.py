@@ -61,9 +61,7 @@ class SphereCMA(Agent):
         learning_rate: float = 1.5,
     ) -> None:
         super().__init__(spec, batch_size=batch_size, seed=seed)
-        for name, value in (("sigma0", sigma0), ("learning_rate", learning_rate)):
-            if not 0 < value < np.inf:
-                raise NeuroGymError(f"SphereCMA: expected {name} above 0, got {value}")
+        self.require_above_zero(sigma0=sigma0, learning_rate=learning_rate)
         if schedule not in SCHEDULES:
             raise NeuroGymError(f"SphereCMA: expected schedule to be one of {', '.join(SCHEDULES)}, got {schedule!r}")
         d = spec.latent_dim

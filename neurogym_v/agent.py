@@ -48,6 +48,12 @@ class Agent(ABC):
         """Seconds spent in `_ask` and `_tell` so far."""
         self._asked: Latents | None = None
 
+    def require_above_zero(self, **values: float) -> None:
+        """Raise NeuroGymError that names the first of these parameters which is not a finite number above 0."""
+        for name, value in values.items():
+            if not 0 < value < np.inf:
+                raise NeuroGymError(f"{type(self).__name__}: expected {name} above 0, got {value}")
+
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """The parameters behind `agent:name`; families whose names are a library's say it themselves.
