@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import cma
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -159,7 +160,6 @@ def test_converges_on_quadratics(condition: float, rounds: int) -> None:
 
 
 def test_is_as_fast_as_pycma_on_the_sphere() -> None:
-    cma = pytest.importorskip("cma")
     d, n, objective = 20, 12, ellipsoid(20, 1.0)
 
     def rounds(ask: Callable[[], Any], learn: Callable[[Any, Array], None]) -> int:

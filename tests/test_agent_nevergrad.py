@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import subprocess
 import sys
@@ -17,9 +16,6 @@ from neurogym_v.agent import Agent
 from neurogym_v.agents.nevergrad import RECOMMENDED, Nevergrad, _parts
 from neurogym_v.testing import check_agent
 from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError, Rates
-
-if importlib.util.find_spec("nevergrad") is None:  # the agent imports it itself
-    pytest.skip("needs nevergrad", allow_module_level=True)
 
 # from every corner of the registry: populations, distributions, samplers, wrappers, a choice by size
 SOME = "NGOpt TBPSA ES EDA RescaledCMA SplitDE VoronoiDE LognormalDiscreteOnePlusOne ScrHammersleySearch ChainDEwithR MetaModel"

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cma
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from neurogym_v.agents.pycma import COVARIANCES, PyCMA
 from neurogym_v.testing import check_agent
 from neurogym_v.types import Feedback, Latents, LoopSpec, NeuroGymError
 
-cma = pytest.importorskip("cma")
 Array = NDArray[np.float64]
 NAN = np.nan
 each = pytest.mark.parametrize("covariance", COVARIANCES)

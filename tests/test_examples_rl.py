@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,21 @@ import neurogym_v  # noqa: F401
 from neurogym_v.sb3 import SB3VecEnv
 from neurogym_v.types import NeuroGymError
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "sb3_script.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPT = EXAMPLES / "sb3_script.py"
+
+
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        ("hill_climber", "HillClimber keeps the contract"),
+        ("blobs", "Blobs keeps the contract"),
+        ("colour_cell", "black and red, spikes/s: [[2.0, 2.0], [60.0, 60.0]]"),
+    ],
+)
+def test_an_agent_a_generator_and_a_neuron_of_ones_own_are_as_shown(example: str, says: str, capsys) -> None:
+    runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
+    assert says in capsys.readouterr().out
 
 
 def sessions(generator: Any, n: int = 6, **kwargs: Any) -> Any:
