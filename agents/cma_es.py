@@ -41,7 +41,7 @@ class CMAES(Agent):
         NeuroGymError: a parameter out of its range, or a mean of another shape.
     """
 
-    # the published sigma0 is 3 for codes of DeePSiM fc6, whose scale is about 3: here the same start is the prior's own
+    # the published sigma0 is 3, for codes of DeePSiM fc6; here all agents start with the s.d. of the prior
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"wang2022": {"sigma0": 1.0, "update_every": 10}}
     smallest_batch: ClassVar[int] = 2
 

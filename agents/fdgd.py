@@ -28,7 +28,8 @@ class FDGD(Agent):
 
     Args:
         sigma0: standard deviation of e, in units of the prior.
-        learning_rate: in units of sigma0^2, so that the search is the same at every scale.
+        learning_rate: in units of sigma0^2, so that the search is the same at every scale. The preset `xdream2020` has the
+            published number over r^2; it was set for raw rates and batches of 20, so that the steps are not the published ones.
 
     Raises:
         NeuroGymError: a parameter out of its range.

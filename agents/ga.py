@@ -33,6 +33,10 @@ class GA(Agent):
     1: much of the published gap between them. Here the prior is a standard normal and both start at 1, so that the
     published sizes already match, and `scale_matched` (the default) differs from `ponce2019` by its selection only.
 
+    Differences from the originals: ties are broken at random; the first round is drawn from the prior (the Ponce lab began with
+    texture images, XDream with codes of photographs); `recommend` gives the population's mean first, which averages out the
+    luck of single trials, where they kept the best sample; `xdream2020` was published with batches of 20.
+
     Args:
         n_conserve: images kept and shown again; None is a quarter of the batch (the published 10 of 40).
         mutation_rate: chance of a gene to be mutated.

@@ -32,7 +32,8 @@ class NES(Agent):
     Args:
         sigma0: first radius r, in units of the prior.
         learning_rate: of the centre, in units of sigma0^2, so that the search is the same at every scale: 1 moves by
-            sigma0 times the mean of score times e. The default is the measured good lr 9 at r 3 of DeePSiM fc6 codes.
+            sigma0 times the mean of score times e. The preset `xdream2020` has the published numbers over r^2; they were set
+            for raw rates and batches of 20, so that the numbers are the published ones and the steps are not.
         radius_learning_rate: of the radius, in the same units; 0 keeps it.
         smallest_radius: in units of sigma0; the radius does not shrink below.
 
