@@ -85,8 +85,7 @@ class CMAES(Agent):
 
     def _ask(self) -> Latents:
         self._z = self.rng.standard_normal((self.batch_size, self.spec.latent_dim), dtype=np.float32)
-        self._x = self.A.left(self._z)
-        self._x *= np.float32(self.sigma)
+        self._x = self.A.left(self._z, times=self.sigma)
         self._x += self.mean.astype(np.float32)
         return self._x.copy()
 
@@ -151,11 +150,11 @@ class LowRank:
         self.Ut: Vector = np.empty((0, d))
         self.P: Vector = np.empty((0, d))
 
-    def left(self, z: NDArray[Any]) -> NDArray[Any]:
-        """z M for (n, d) rows or one (d,), in the precision of z."""
-        M_z: NDArray[Any] = z * z.dtype.type(self.a)
+    def left(self, z: NDArray[Any], times: float = 1.0) -> NDArray[Any]:
+        """z M for (n, d) rows or one (d,), in the precision of z; times a number, for which no pass of its own is made."""
+        M_z: NDArray[Any] = z * z.dtype.type(times * self.a)
         if len(self.P):
-            M_z += (z @ self.Ut.T.astype(z.dtype, copy=False)) @ self.P.astype(z.dtype, copy=False)
+            M_z += (z @ (times * self.Ut).T.astype(z.dtype, copy=False)) @ self.P.astype(z.dtype, copy=False)
         return M_z
 
     def right(self, v: Vector) -> Vector:

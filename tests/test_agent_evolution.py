@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -125,7 +126,7 @@ def rank_weighted(x: NDArray[Any], rates: Array) -> Array:
 def test_sphere_cma_as_published(schedule: str) -> None:
     d, n, rounds, seed = 30, 10, 14, 3
     agent = SphereCMA(spec(d, budget=n + (n + 1) * (rounds - 1)), batch_size=n, seed=seed, sigma0=0.8, schedule=schedule)
-    rng, R = np.random.default_rng(seed), 0.8 * np.sqrt(d)  # the agent's numbers, in its order
+    rng, R = deepcopy(agent.rng), 0.8 * np.sqrt(d)  # the agent's numbers, in its order
     inv = 15 + 1 / (0.0017 * np.arange(1, rounds + 1) + 0.0146)
     exp, lin = np.logspace(np.log10(50), np.log10(7.33), rounds), np.linspace(50, 7.33, rounds)
     mulist = {"exp": exp, "lin": lin, "inv": inv}[schedule] / 180 * np.pi / np.sqrt(d)

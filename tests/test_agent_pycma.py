@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_sigma0_is_the_standard_deviation_of_the_first_round(covariance: str, si
 def test_equals_the_library_where_nothing_is_lost(covariance: str) -> None:
     d, n, seed = 30, 12, 4
     agent = PyCMA(spec(d), batch_size=n, seed=seed, sigma0=0.6, covariance=covariance)
-    rng = np.random.default_rng(seed)
+    rng = deepcopy(agent.rng)
 
     def randn(*shape: int) -> Array:
         return rng.standard_normal(shape)

@@ -154,7 +154,7 @@ def test_what_was_lost_or_not_shown_is_not_in_the_replay_buffer() -> None:
     latents = agent.ask()
     tell(agent, latents, np.array([1.0, np.nan, 3, 4, np.nan]))
     agent.ask()
-    agent._asked = latents
+    agent._asked = latents.shape
     tell(agent, latents[:2], np.array([2.0, 3.0]))
     buffer = agent._learner.model.replay_buffer  # type: ignore[attr-defined]
     assert buffer.size() == 5
