@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check speed sites agents reach nuisances help clean
+.PHONY: run bench test check speed sites agents reach nuisances coverage help clean
 help: ## this text
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -33,6 +33,12 @@ sites: $(READY) ## the table of agents over sites
 
 agents: $(READY) ## the table of all agents over kinds of sites and noise: hours; stop it whenever you like, it goes on
 	$(BIN)/python -m neurogym_v.benchmarks.agents $(ARGS)
+
+bench: $(READY) ## agents on a suite, with a table at the end (ARGS='core --agents cma_es ...'; a quick one by default)
+	$(BIN)/neurogym-v bench $(or $(ARGS),quick)
+
+coverage: $(READY) ## whether the intervals and tests of the scores hold what they promise: some minutes
+	$(BIN)/python -m neurogym_v.benchmarks.coverage $(ARGS)
 
 nuisances: $(READY) ## what each effect of a session costs, beside the network
 	$(BIN)/python -m neurogym_v.benchmarks.nuisances $(ARGS)

@@ -19,7 +19,7 @@ from neurogym_v.objectives import Objective, OneHot, make_objective, moments
 from neurogym_v.references import load_references
 from neurogym_v.registry import load_generator
 from neurogym_v.render import grid
-from neurogym_v.session import Session
+from neurogym_v.session import Session, Show
 from neurogym_v.types import Latents, LoopSpec, NeuroGymError, Rates, References
 
 Observation = dict[str, NDArray[Any]]
@@ -91,6 +91,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         render_mode: `rgb_array` (the last round as a labelled grid) or None.
         journal, session: where presentations are written, and under which name (see `neurogym_v.journal`); sessions after
             the first reset get `#1`, `#2`, ... behind it.
+        show: how blocks are shown (see `neurogym_v.session`), for sessions in lockstep; by default at once.
 
     ## Version history
     v0: first version.
@@ -115,6 +116,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         render_mode: str | None = None,
         journal: Journal | None = None,
         session: str = "session",
+        show: Show | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise NeuroGymError(f"render_mode: expected None or one of {self.metadata['render_modes']}, got {render_mode!r}")
@@ -130,7 +132,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         if budget < self._cost(1):
             raise NeuroGymError(f"budget: expected {self._cost(1)} or more, for an image and its normaliser, got {budget}")
         self.site, self.budget, self.batch_size, self.render_mode = site, budget, batch_size, render_mode
-        self._journal, self._name, self._sessions = journal, session, 0
+        self._journal, self._name, self._sessions, self._show = journal, session, 0, show
         natural = self.neuron.natural() if objective == "one_hot" and isinstance(self.neuron, SimulatedNeuron) else None
         self.objective = make_objective(objective, site, natural)
         self._by_references = self.objective is None
@@ -174,7 +176,13 @@ class NeuronEnv(gym.Env[Observation, Latents]):
         name = f"{self._name}#{self._sessions}" if self._sessions else self._name
         self._sessions += 1
         self.session = Session(
-            self.generator, self.neuron, seed=entropy, journal=self._journal, name=name, normaliser=self.normaliser
+            self.generator,
+            self.neuron,
+            seed=entropy,
+            journal=self._journal,
+            name=name,
+            normaliser=self.normaliser,
+            show=self._show,
         )
         self.references = None
         self.objective = None if self._by_references else self.objective

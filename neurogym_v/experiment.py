@@ -6,32 +6,35 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from neurogym_v import networks
 from neurogym_v.agent import Agent
 from neurogym_v.env import NeuronEnv
+from neurogym_v.generators import Generator
 from neurogym_v.generators.around import Around
 from neurogym_v.generators.invert import invert
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
-from neurogym_v.neurons.simulated import GREY, Neuron, SimulatedNeuron
+from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
 from neurogym_v.noise import simulate
 from neurogym_v.normaliser import Normaliser
 from neurogym_v.references import load_references
 from neurogym_v.registry import agent_class, load_generator, make_agent
-from neurogym_v.stats import Estimate, mean_rate, relative_activation
-from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, Rates, References
-from neurogym_v.validation import Natural, measure_natural, validate
+from neurogym_v.session import Show
+from neurogym_v.stats import Estimate, mean_rate
+from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, References
+from neurogym_v.validation import Milestone, Natural, expected_scores, measure_natural, validate
 
 AGENTS = ("cma_es", "ga:ponce2019", "random")
 """What runs if no agent is named."""
 STARTS = ("prior", "natural")
+OBJECTIVES = ("stretch", "one_hot")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,12 @@ class RunConfig:
     """Of the image's centre from the field's, to the right and upwards."""
     normaliser: int = 0
     """References that come back all through every session, to take slow changes of gain out of the rates."""
+    objective: str = "stretch"
+    """What is maximised: the rate of the site, or with `one_hot` its share among all sites."""
+    recommend: int = 1
+    """Images that an agent recommends."""
+    report_at: tuple[int, ...] = ()
+    """Presentations at which what it recommends is kept, to be validated beside what it recommends at the end."""
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -67,6 +76,12 @@ class RunConfig:
             raise NeuroGymError(f"seed: expected 0 or more, got {self.seed}")
         if self.start not in STARTS:
             raise NeuroGymError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        if self.objective not in OBJECTIVES:
+            raise NeuroGymError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        if self.recommend < 1:
+            raise NeuroGymError(f"recommend: expected 1 image or more, got {self.recommend}")
+        if any(not 0 < at <= self.budget for at in self.report_at):
+            raise NeuroGymError(f"report_at: expected presentations of 1 to {self.budget}, got {self.report_at}")
 
     @property
     def entropy(self) -> int:
@@ -77,25 +92,12 @@ class RunConfig:
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
         """The config as a journal keeps it."""
         known = {field.name for field in dataclasses.fields(cls)}
-        if stored.keys() != known:
-            raise NeuroGymError(f"run config: expected {sorted(known)}, found {sorted(stored)}")
-        return cls(**(stored | {key: tuple(stored[key]) for key in ("agents", "position_deg")}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NaturalResult:
-    """What natural images do to the site; the measure for every agent."""
-
-    best_image: str
-    best: Estimate
-    """Spikes/s: chosen on one half of its repeats, estimated on the other."""
-    spontaneous: Estimate
-    screened: Rates
-    """(images,) mean rate of each natural image in the screening."""
-    expected_best: float
-    """Noise-free rate of the best natural image; NaN where no one can know it."""
-    expected_spontaneous: float
-    presentations: int
+        if unknown := sorted(stored.keys() - known):
+            raise NeuroGymError(
+                f"run config: expected {', '.join(sorted(known))}; found {', '.join(unknown)}, of a later version?"
+            )
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +105,14 @@ class AgentResult:
     """How one agent did."""
 
     agent: str
-    final: Estimate
-    """Spikes/s at the recommended image, from fresh repeats."""
+    milestones: tuple[Milestone, ...]
+    """What it recommended on the way and, last, at the end, with fresh scores."""
     first_round: Estimate
-    """Spikes/s over the images of the first round, from one fresh presentation each."""
-    relative_activation: Estimate
-    expected_final: float
-    """Noise-free rate of the recommended image; NaN where no one can know it."""
+    """Score over the images of the first round, from one fresh presentation each."""
     expected_relative_activation: float
+    """Noise-free, of the recommended image; NaN where no one can know it."""
+    incumbents: NDArray[np.float64]
+    """(rounds + 1, 2): presentations used, and the noise-free score of what would have been recommended then."""
     search_presentations: int
     lost_presentations: int
     validation_presentations: int
@@ -118,8 +120,6 @@ class AgentResult:
     """Of the search in this process; a resumed run replays most of it."""
     agent_s: float
     """The agent's own share of it."""
-    recommended: Latents
-    """(1, d)"""
     sanity_check: bool
     """Its model of the neuron is made of the neuron's own kind of network: not a result, however good."""
     diagnostics: Mapping[str, float]
@@ -128,13 +128,32 @@ class AgentResult:
     """The site was lost before the validation was over: nothing can be said about the recommended image."""
     rounds: tuple[Feedback, ...]
 
+    @property
+    def final(self) -> Estimate:
+        """Score of the recommended image, from fresh repeats."""
+        return self.milestones[-1].score
+
+    @property
+    def relative_activation(self) -> Estimate:
+        return self.milestones[-1].relative_activation
+
+    @property
+    def expected_final(self) -> float:
+        """Noise-free score of the recommended image; NaN where no one can know it."""
+        return float(self.milestones[-1].expected[0])
+
+    @property
+    def recommended(self) -> Latents:
+        """(k, d), the one it believes best first."""
+        return self.milestones[-1].recommended
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """All of a run."""
 
     config: RunConfig
-    natural: NaturalResult
+    natural: Natural
     agents: tuple[AgentResult, ...]
     references: References
     total_presentations: int
@@ -149,6 +168,8 @@ class Watcher:
     """A stage begins: `natural images`, an agent's name, ..."""
     round: Callable[[str, Feedback], None] = lambda _agent, _feedback: None
     agent_done: Callable[[AgentResult], None] = lambda _: None
+    search: Callable[[str, Natural, Generator], None] = lambda _agent, _natural, _generator: None
+    """An agent's search begins: the measure that it will be held to, and the generator of its latents."""
 
 
 def is_sanity_check(agent: Agent, neuron: Neuron) -> bool:
@@ -169,13 +190,17 @@ def _hashed(text: str) -> int:
 class Experiment:
     """A run, ready: everything that `config` names is loaded and checked, and nothing has been shown or written.
 
+    Args:
+        config: what the run is.
+        show: how blocks are shown (see `neurogym_v.session`); by default at once.
+
     Raises:
         NeuroGymError: a name, site, file or setting that cannot be used.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
-        self.generator = load_generator(config.generator, device=config.device)
+    def __init__(self, config: RunConfig, show: Show | None = None) -> None:
+        self.config, self._show = config, show
+        self.generator: Generator = load_generator(config.generator, device=config.device)
         self.neuron = simulate(
             config.neuron,
             noise=config.noise,
@@ -193,39 +218,114 @@ class Experiment:
     def run(self, journal: Journal | None = None, watcher: Watcher | None = None) -> RunResult:
         """Measure natural images, let each agent search, validate; what is in `journal` already is not shown again."""
         watcher, began = watcher or Watcher(), time.perf_counter()
-        watcher.stage(f"{len(self.references.names)} natural images")
-        measured, natural, normaliser = self._natural(journal)
-        if self.config.start == "natural":
-            watcher.stage("latent of the best natural image")
-            best = self.references.images[measured.best : measured.best + 1]
-            base = load_generator(self.config.generator, device=self.config.device)
-            self.generator = Around(base, invert(base, best)[0])
-        results = []
-        for name in self.config.agents:
-            watcher.stage(name)
-            results.append(self._search(self._env(name, journal, normaliser), name, measured, natural, watcher))
-            watcher.agent_done(results[-1])
+        natural = self.measure(journal, watcher)
+        results = tuple(self.search(name, natural, journal, watcher) for name in self.config.agents)
         spent = natural.presentations + sum(r.search_presentations + r.validation_presentations for r in results)
         return RunResult(
             config=self.config,
             natural=natural,
-            agents=tuple(results),
+            agents=results,
             references=self.references,
             total_presentations=spent,
             wall_s=time.perf_counter() - began,
         )
+
+    def measure(self, journal: Journal | None = None, watcher: Watcher | None = None) -> Natural:
+        """What natural images do to the site, in a session of their own.
+
+        Raises:
+            NeuroGymError: the site was lost meanwhile.
+        """
+        (watcher or Watcher()).stage(f"{len(self.references.names)} natural images")
+        env = self._env("natural", journal, self.normaliser)
+        env.begin(self.config.entropy)
+        measured = measure_natural(env, self.references, np.random.default_rng([self.config.entropy, 1]))
+        if not env.live.neuron.alive[self.config.site]:
+            raise NeuroGymError(
+                f"site {self.config.site}: expected it to last, but it was lost while natural images were shown"
+            )
+        return measured
+
+    def search(
+        self, name: str, natural: Natural, journal: Journal | None = None, watcher: Watcher | None = None
+    ) -> AgentResult:
+        """One agent's search and validation, against natural images that were measured before."""
+        watcher = watcher or Watcher()
+        best_natural = self._image(natural.best_image)
+        self._start(best_natural, watcher)
+        normaliser = replace(self.normaliser, usual=natural.usual) if self.normaliser else None
+        watcher.stage(name)
+        watcher.search(name, natural, self.generator)
+        env = self._env(name, journal, normaliser)
+        env.begin(self.config.entropy)  # agents meet the same luck, batch by batch
+        began = time.perf_counter()
+        if wanted := self._wanted(name):
+            env.show_references(wanted)
+        agent = self._agent(name, env)
+        rounds: list[Feedback] = []
+        recommended = [(env.spent, self._recommended(agent, env))]
+        for feedback in run(agent, env):
+            rounds.append(feedback)
+            recommended.append((feedback.spent, self._recommended(agent, env)))
+            watcher.round(name, feedback)
+        wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
+        allowed = sorted({*self.config.report_at, self.config.budget})
+        reached = [(m, *next((r for r in reversed(recommended) if r[0] <= m), recommended[0])) for m in allowed]
+        rng = np.random.default_rng([self.config.entropy, 2])
+        milestones, first = validate(env, reached, rounds[0].latents, natural, best_natural, rng)
+        incumbents = env.live.draw(np.stack([latents[0] for _, latents in recommended]))
+        result = AgentResult(
+            agent=name,
+            milestones=milestones,
+            first_round=mean_rate(first, rng),
+            expected_relative_activation=natural.activation(float(milestones[-1].expected[0])),
+            incumbents=np.column_stack([[used for used, _ in recommended], expected_scores(env, incumbents)]),
+            search_presentations=spent,
+            lost_presentations=lost,
+            validation_presentations=env.spent - spent,
+            wall_s=wall_s,
+            agent_s=agent.thinking_s,
+            sanity_check=is_sanity_check(agent, self.neuron),
+            diagnostics=dict(agent.diagnostics()),
+            site_lost=not env.live.neuron.alive[self.config.site],
+            rounds=tuple(rounds),
+        )
+        watcher.agent_done(result)
+        return result
 
     def _env(self, session: str, journal: Journal | None, normaliser: Normaliser | None) -> NeuronEnv:
         return NeuronEnv(
             neuron=self.neuron,
             generator=self.generator,
             site=self.config.site,
+            objective=self.config.objective,
             budget=self.config.budget,
             batch_size=self.config.batch_size,
             normaliser=normaliser or 0,
             journal=journal,
             session=session,
+            show=self._show,
         )
+
+    def _start(self, best_natural: Images, watcher: Watcher) -> None:
+        """Put the generator's origin where searches are to start."""
+        if self.config.start == "natural" and not isinstance(self.generator, Around):
+            watcher.stage("latent of the best natural image")
+            self.generator = Around(self.generator, invert(self.generator, best_natural)[0])
+
+    def _image(self, name: str) -> Images:
+        """(1, 3, s, s) of a natural image by its name.
+
+        Raises:
+            NeuroGymError: it is not among the references.
+        """
+        if name not in self.references.names:
+            raise NeuroGymError(f"natural image {name}: expected it among the references, found others")
+        at = self.references.names.index(name)
+        return self.references.images[at : at + 1]
+
+    def _recommended(self, agent: Agent, env: NeuronEnv) -> Latents:
+        return env.live.clip(agent.recommend(self.config.recommend))
 
     def _agent(self, name: str, env: NeuronEnv) -> Agent:
         seed = agent_seed(self.config.entropy)
@@ -243,64 +343,3 @@ class Experiment:
             raise NeuroGymError(f"agent {name}: expected a budget above {count}, what its natural images cost, got "
                                 f"{self.config.budget}")  # fmt: skip
         return self.references.spread(count) if count else None
-
-    def _natural(self, journal: Journal | None) -> tuple[Natural, NaturalResult, Normaliser | None]:
-        """Of the neuron; and the normaliser with the usual responses to it, so that all sessions have one scale."""
-        session = self._env("natural", journal, self.normaliser).begin(self.config.entropy)
-        references = self.references
-        measured = measure_natural(session, references, site=self.config.site)
-        if not session.neuron.alive[self.config.site]:
-            raise NeuroGymError(
-                f"site {self.config.site}: expected it to last, but it was lost while natural images were shown"
-            )
-        rng = np.random.default_rng([self.config.entropy, 1])
-        result = NaturalResult(
-            best_image=references.names[measured.best],
-            best=mean_rate(measured.best_rates, rng),
-            spontaneous=mean_rate(measured.spontaneous_rates, rng),
-            screened=measured.screened,
-            expected_best=self._expected(references.images[measured.best : measured.best + 1]),
-            expected_spontaneous=self._expected(torch.full_like(references.images[:1], GREY)),
-            presentations=session.shown.total(),
-        )
-        return measured, result, session.slow_gain.after() if session.slow_gain else None
-
-    def _search(self, env: NeuronEnv, name: str, measured: Natural, natural: NaturalResult, watcher: Watcher) -> AgentResult:
-        env.begin(self.config.entropy)  # agents meet the same luck, batch by batch
-        began, rounds = time.perf_counter(), []
-        if wanted := self._wanted(name):
-            env.show_references(wanted)
-        agent = self._agent(name, env)
-        for feedback in run(agent, env):
-            rounds.append(feedback)
-            watcher.round(name, feedback)
-        wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
-        recommended = env.live.clip(agent.recommend(1))
-        fresh = validate(env.live, recommended, rounds[0].latents, site=self.config.site)
-        rng = np.random.default_rng([self.config.entropy, 2])
-        expected = self._expected(env.live.draw(recommended))
-        drive = natural.expected_best - natural.expected_spontaneous
-        return AgentResult(
-            agent=name,
-            final=mean_rate(fresh.final_rates, rng),
-            first_round=mean_rate(fresh.first_rates, rng),
-            relative_activation=relative_activation(fresh.final_rates, measured.best_rates, measured.spontaneous_rates, rng),
-            expected_final=expected,
-            expected_relative_activation=(expected - natural.expected_spontaneous) / drive if drive > 0 else float("nan"),
-            search_presentations=spent,
-            lost_presentations=lost,
-            validation_presentations=env.spent - spent,
-            wall_s=wall_s,
-            agent_s=agent.thinking_s,
-            sanity_check=is_sanity_check(agent, self.neuron),
-            diagnostics=dict(agent.diagnostics()),
-            recommended=recommended,
-            site_lost=not env.live.neuron.alive[self.config.site],
-            rounds=tuple(rounds),
-        )
-
-    def _expected(self, images: Images) -> float:
-        """Noise-free spikes/s of one image, for scoring; NaN for a live neuron."""
-        if not isinstance(self.neuron, SimulatedNeuron):
-            return float("nan")
-        return float(self.neuron.expected_rate(images)[0, self.config.site])

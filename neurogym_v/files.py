@@ -7,10 +7,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -29,17 +32,23 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """`value` as JSON, whole or not at all; of numbers that are not finite, which JSON does not know, null is left."""
-    text = json.dumps(_finite(value), indent=indent, allow_nan=False)
+    """`value` as JSON (see `as_json`), whole or not at all."""
+    text = json.dumps(as_json(value), indent=indent, allow_nan=False)
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def as_json(value: Any) -> Any:
+    """What JSON can hold: records become dicts, arrays lists, and of numbers that are not finite null is left."""
+    match value:
+        case Mapping():
+            return {str(key): as_json(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [as_json(inner) for inner in value]
+        case np.ndarray() | np.generic():
+            return as_json(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+    return {field.name: as_json(getattr(value, field.name)) for field in fields(value)} if is_dataclass(value) else value
 
 
 @contextmanager

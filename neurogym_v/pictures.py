@@ -30,7 +30,7 @@ def save_pictures(result: RunResult, generator: Generator, folder: Path) -> list
     figure.savefig(evolution, dpi=110, facecolor="white")
     files = [evolution]
     for agent in result.agents:
-        files.append(folder / f"final-{_file_name(agent.agent)}.png")
+        files.append(folder / f"final-{final_name(agent.agent)}.png")
         to_pil(draw(generator, agent.recommended)[0]).save(files[-1])
     files.append(folder / "best-natural.png")
     to_pil(_natural(result)).save(files[-1])
@@ -108,7 +108,7 @@ def _curves(axes: Axes, result: RunResult) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _file_name(agent: str) -> str:
+def final_name(agent: str) -> str:
     """The agent's name; where letters had to be replaced or left out, with a few digits that no other name has."""
     name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", agent)[:80]
     return name if name == agent.replace(":", "-") else f"{name}-{hashlib.sha256(agent.encode()).hexdigest()[:6]}"

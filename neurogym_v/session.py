@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class Session:
             replayed: nothing is shown, the recorded rates are given.
         normaliser: images that come before every block, by which the slow gain is taken out of the rates that are given;
             the journal keeps them as they were recorded.
+        show: how a block is shown: (session, block) -> (m, sites) rates as recorded; by default here and now.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Session:
         journal: Journal | None = None,
         name: str = "session",
         normaliser: Normaliser | None = None,
+        show: Show | None = None,
     ) -> None:
+        self._show_block = show or shown_alone
         self.generator, self.seed, self.journal, self.name = generator, seed, journal, name
         self.shown: Counter[str] = Counter()
         """Presentations so far, by what they were for."""
@@ -148,8 +151,7 @@ class Session:
                 block = next(blocks) if rates is None else blocks.send(rates)
             except StopIteration as shown:
                 return np.asarray(shown.value)
-            images = self.draw(block.pictures) if isinstance(block.pictures, np.ndarray) else block.pictures
-            rates = self.neuron.present(images, block.order, self.rng(block.kind))
+            rates = self._show_block(self, block)
 
     def _looks(self, normaliser: Normaliser, presentations: int) -> tuple[NDArray[np.intp], Showing]:
         """The normaliser images before so many presentations, in rotation: which, and the block that shows them."""
@@ -183,3 +185,12 @@ class Session:
             )
         self.neuron.restore(recorded.state)
         return recorded.rates
+
+
+Show: TypeAlias = Callable[[Session, Showing], Rates]
+
+
+def shown_alone(session: Session, block: Showing) -> Rates:
+    """The (m, sites) rates that the neuron answers a block with."""
+    images = session.draw(block.pictures) if isinstance(block.pictures, np.ndarray) else block.pictures
+    return session.neuron.present(images, block.order, session.rng(block.kind))

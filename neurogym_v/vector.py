@@ -6,18 +6,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from neurogym_v import together
 from neurogym_v.env import NeuronEnv, Observation
-from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
 from neurogym_v.noise import simulate
 from neurogym_v.normaliser import load_normaliser
 from neurogym_v.registry import load_generator
 from neurogym_v.session import Showing, of_latents
-from neurogym_v.types import Images, Latents, NeuroGymError, Rates
+from neurogym_v.types import Latents, NeuroGymError, Rates
 
 
 class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
@@ -53,7 +52,7 @@ class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
         name = kwargs.pop("session", "session")
         self.envs = [NeuronEnv(site=site, session=f"{name}-{i}", **kwargs) for i, site in enumerate(sites)]
         first = self.envs[0]
-        if len({id(_simulated(env.neuron).source) for env in self.envs}) > 1:
+        if len({id(together.simulated(env.neuron).source) for env in self.envs}) > 1:
             raise NeuroGymError("lockstep: expected sessions that share one simulated neuron, got several")
         self.num_envs, self.render_mode = num_envs, first.render_mode
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
@@ -102,7 +101,8 @@ class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
     def _show(self, running: list[int], actions: Latents) -> list[tuple[Latents, Rates]]:
         """The round of the sessions that run: (latents as shown, rates), all sessions block by block."""
         latents = {i: self.envs[i].affordable(actions[i]) for i in running}
-        going = {i: self.envs[i].live.blocks(of_latents(rows, "search")) for i, rows in latents.items()}
+        sessions = {i: self.envs[i].live for i in running}
+        going = {i: sessions[i].blocks(of_latents(rows, "search")) for i, rows in latents.items()}
         answers: dict[int, Rates | None] = dict.fromkeys(running)
         rates: dict[int, Rates] = {}
         while going:
@@ -113,34 +113,8 @@ class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
                 except StopIteration as shown:
                     rates[i] = shown.value
                     del going[i]
-            answers |= self._answers(asked)
+            answers |= together.answers(sessions, asked)
         return [(latents[i], rates[i]) for i in running]
-
-    def _answers(self, asked: dict[int, Showing]) -> dict[int, Rates]:
-        """What the neurons of sessions answer to a block each, through one pass of the networks."""
-        if not asked:
-            return {}
-        images = self._drawn(asked)
-        neurons = {i: _simulated(self.envs[i].live.neuron) for i in asked}
-        rngs = {i: self.envs[i].live.rng(block.kind) for i, block in asked.items()}
-        seen = {i: neurons[i].see(images[i], block.order, rngs[i]) for i, block in asked.items()}
-        expected = neurons[next(iter(neurons))].source.expected_rate(torch.cat([part for part, _ in seen.values()]))
-        answers, at = {}, 0
-        for i, (part, index) in seen.items():
-            answers[i] = neurons[i].respond(expected[at : at + len(part)][index], images[i], asked[i].order, rngs[i])
-            at += len(part)
-        return answers
-
-    def _drawn(self, asked: dict[int, Showing]) -> dict[int, Images]:
-        """The images of all blocks, on one device; those of latents are drawn together."""
-        latents = {i: block.pictures for i, block in asked.items() if isinstance(block.pictures, np.ndarray)}
-        drawn: dict[int, Images] = {}
-        if latents:
-            together = self.envs[0].live.draw(np.concatenate(list(latents.values())))
-            drawn = dict(zip(latents, torch.split(together, [len(rows) for rows in latents.values()]), strict=True))
-        device = next(iter(drawn.values())).device if drawn else "cpu"
-        given = {i: block.pictures for i, block in asked.items() if isinstance(block.pictures, torch.Tensor)}
-        return drawn | {i: images.to(device) for i, images in given.items()}
 
     def _padded(self, info: dict[str, Any]) -> dict[str, Any]:
         """Rates and latents as long as a batch, so that those of all sessions stack."""
@@ -149,12 +123,6 @@ class NeuronVectorEnv(gym.vector.VectorEnv[Observation, Latents, NDArray[Any]]):
             rows = info.get(key, np.empty((0, *shape[1:])))
             info[key] = np.concatenate([rows, np.full((batch - len(rows), *shape[1:]), np.nan)]).astype(np.asarray(rows).dtype)
         return info
-
-
-def _simulated(neuron: Neuron) -> SimulatedNeuron:
-    if not isinstance(neuron, SimulatedNeuron):
-        raise NeuroGymError("lockstep: expected sessions that share one simulated neuron; a live one is one session")
-    return neuron
 
 
 def _stack(observations: list[Observation]) -> Observation:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from neurogym_v.benchmarks import agents, agents_report, agents_runs
+from neurogym_v.benchmarks import agents, agents_report, agents_runs, code
 from neurogym_v.benchmarks.agents_picture import family, order
 from neurogym_v.benchmarks.agents_report import by_site, gap, goal_of, luck, presentations_to, rows
-from neurogym_v.benchmarks.agents_runs import Condition, Outcome, code_of, do, do_all, forget, read
+from neurogym_v.benchmarks.agents_runs import Condition, Outcome, do, do_all, forget, read
+from neurogym_v.benchmarks.code import code_of
 from neurogym_v.experiment import Experiment
 from neurogym_v.journal import Journal
 from neurogym_v.types import NeuroGymError
@@ -127,7 +128,7 @@ def test_adding_an_agent_measures_no_natural_image_again(tmp_path: Path) -> None
     with Journal(condition().folder(tmp_path) / "journal.sqlite") as journal:
         assert "agents" not in journal.config
         assert journal.config["budget"] == 120
-        assert [block.kind for block in journal.blocks("ga:ponce2019")] == ["search"] * 3 + ["validation"]
+        assert [block.kind for block in journal.blocks("ga:ponce2019")] == ["search"] * 3 + ["validation", "contrast"]
 
     once = numbers(tmp_path, "random")
     forget(condition(), "random", tmp_path)
@@ -321,11 +322,11 @@ def test_the_code_of_an_agent_is_all_that_it_rests_on(tmp_path: Path, monkeypatc
         return code_of.__wrapped__("mine")  # nothing is remembered
 
     (tmp_path / "fitting").mkdir()
-    versions, params = dict.fromkeys(agents_runs.LIBRARIES, "1"), dict[str, int]()
-    monkeypatch.setattr(agents_runs.cast, "__file__", str(tmp_path / "cast.py"))
+    versions, params = dict.fromkeys(code.LIBRARIES, "1"), dict[str, int]()
+    monkeypatch.setattr(code.cast, "__file__", str(tmp_path / "cast.py"))
     monkeypatch.setattr(agents_runs, "agent_class", lambda _: (Condition, params))
-    monkeypatch.setattr(agents_runs.inspect, "getsourcefile", lambda _: str(tmp_path / "mine.py"))
-    monkeypatch.setattr(agents_runs.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(code.inspect, "getsourcefile", lambda _: str(tmp_path / "mine.py"))
+    monkeypatch.setattr(code.metadata, "version", versions.__getitem__)
     first = digest()
     for name, text in THEIRS.items():
         assert digest(**{name: f"{text}  # why\n'What.'"}) == first, name

@@ -38,7 +38,8 @@ def test_a_run_leaves_a_folder_that_tells_how_it_went(small: list[str], tmp_path
         assert word in printed.replace("sponta-", "spontaneous")
     files = {path.name for path in out.iterdir()}
     assert files == {
-        "journal.sqlite", "summary.json", "evolution.png", "final-cma_es.png", "final-random.png", "best-natural.png"
+        "journal.sqlite", "summary.json", "evolution.png", "final-cma_es.png", "final-random.png", "best-natural.png",
+        "report.html",
     }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     assert [agent["search_presentations"] for agent in summary["agents"]] == [120, 120]

@@ -10,19 +10,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from neurogym_v.benchmarks import suite
 from neurogym_v.cli import weights
 from neurogym_v.noise import describe_noise
 from neurogym_v.registration import ENVIRONMENTS
 from neurogym_v.registry import GENERATORS, NEURONS, agent_class, agents, describe, resolve
+from neurogym_v.tracking import TRACKERS
 from neurogym_v.types import NeuroGymError
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "list",
-        help="show neurons, noise, generators, agents and environments",
-        description="Show every neuron, noise (with its numbers), generator (with its variants), agent (with its presets) and "
-        "environment that can be named, one line each.",
+        help="show neurons, noise, generators, agents, trackers, suites and environments",
+        description="Show every neuron, noise (with its numbers), generator (with its variants), agent (with its presets), "
+        "tracker, suite and environment that can be named, one line each.",
     )
     parser.set_defaults(command=_list)
 
@@ -54,6 +56,8 @@ def _list(_: argparse.Namespace) -> int:
         listed[name] = (inspect.getdoc(cls) or "").partition("\n")[0]
         listed |= {f"  {name}:{preset}": "" for preset in cls.presets}
     _section(table, "agents", listed)
+    _section(table, "trackers", describe("tracker", TRACKERS))
+    _section(table, "suites", {name: suite.load(name).title for name in suite.names()})
     _section(table, "environments", {name: f"gymnasium.make({name!r})" for name in ENVIRONMENTS})
     Console(soft_wrap=True).print(table)
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import platform
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neurogym_v.experiment import AGENTS, STARTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
+from neurogym_v.experiment import AGENTS, OBJECTIVES, STARTS, AgentResult, Experiment, RunConfig, RunResult, Watcher
 from neurogym_v.files import write_json
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
+from neurogym_v.report import write_report
+from neurogym_v.tracked import Tracked
 from neurogym_v.types import Feedback, NeuroGymError
 
 JOURNAL, SUMMARY = "journal.sqlite", "summary.json"
@@ -47,6 +50,12 @@ def add(commands: Any) -> None:
     run.add_argument("--generator", default=default.generator, metavar="NAME[:VARIANT]", help="or a weights file, or "
                      "MODULE:CALLABLE [%(default)s]")  # fmt: skip
     run.add_argument("--budget", type=int, default=default.budget, help="presentations of each agent's search [%(default)s]")
+    run.add_argument("--objective", choices=OBJECTIVES, default=default.objective, help="drive the site most, or alone among "
+                     "all sites of the neuron [%(default)s]")  # fmt: skip
+    run.add_argument("--recommend", type=int, default=default.recommend, metavar="K", help="images that each agent recommends, "
+                     "all of which are shown again [%(default)s]")  # fmt: skip
+    run.add_argument("--report-at", type=int, nargs="+", default=(), metavar="N", help="presentations at which what an agent "
+                     "recommends is scored too, beside the end")  # fmt: skip
     run.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
     run.add_argument("--seed", type=int, default=default.seed, help="of agents and noise; same seed, same run [%(default)s]")
     run.add_argument("--noise", default=default.noise, metavar="EFFECT[:NUMBER]+...", help="what a session does to the rates, "
@@ -63,6 +72,7 @@ def add(commands: Any) -> None:
                      "the field shows 25 [%(default)s]")  # fmt: skip
     run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ... [%(default)s]")
     run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new [runs/DATE-NEURON-SITE]")
+    _add_track(run, "without WHERE: in the folder tracking beside the run's")
     run.set_defaults(command=_run)
     resume = commands.add_parser(
         "resume",
@@ -71,42 +81,57 @@ def add(commands: Any) -> None:
         "run goes on and ends as if nothing had happened. On a finished run: write its table and pictures again.",
     )
     resume.add_argument("run", type=Path, metavar="RUN", help="its folder")
+    _add_track(resume, "the trackers that it was begun with")
     resume.set_defaults(command=_resume)
 
 
+def _add_track(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--track", action="append", default=[], metavar="NAME[:WHERE]", help="csv:FOLDER, tensorboard:FOLDER, "
+                         "mlflow:sqlite:///FILE or its server's address, wandb:PROJECT or wandb:ENTITY/PROJECT; repeat for "
+                         f"several [{default}]")  # fmt: skip
+
+
 def _run(chosen: argparse.Namespace) -> int:
-    settings = {key: value for key, value in vars(chosen).items() if key not in ("command", "out", "agents")}
-    settings["position_deg"] = tuple(chosen.position_deg)
+    settings = {key: value for key, value in vars(chosen).items() if key not in ("command", "out", "agents", "track")}
+    settings |= {"position_deg": tuple(chosen.position_deg), "report_at": tuple(chosen.report_at)}
     config = RunConfig(**settings, agents=tuple(chosen.agents or AGENTS))
     stem = Path(config.neuron).stem.replace(":", "-")
     folder: Path = chosen.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{config.site}"
     if (folder / JOURNAL).exists():
         raise NeuroGymError(f"{folder}: expected a new folder, found a run; continue it with: {_resuming(folder)}")
+    tracked = Tracked(chosen.track, config, folder)
     experiment = Experiment(config)  # what cannot run is refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, config=asdict(config)) as journal:
-        return _carry_out(experiment, journal, folder)
+        return _carry_out(experiment, journal, folder, tracked)
 
 
 def _resume(chosen: argparse.Namespace) -> int:
     with Journal(chosen.run / JOURNAL) as journal:
-        return _carry_out(Experiment(RunConfig.from_json(journal.config)), journal, chosen.run)
+        config = RunConfig.from_json(journal.config)
+        return _carry_out(Experiment(config), journal, chosen.run, Tracked.resumed(chosen.track, config, chosen.run))
 
 
-def _carry_out(experiment: Experiment, journal: Journal, folder: Path) -> int:
+def _carry_out(experiment: Experiment, journal: Journal, folder: Path, tracked: Tracked) -> int:
     console = Console()
     console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
-    try:
-        result = _watched(experiment, journal, console)
-    except KeyboardInterrupt:
-        console.print(f"stopped; nothing is lost. Continue with: {_resuming(folder)}", soft_wrap=True, markup=False)
-        return 130
-    write_summary(result, folder / SUMMARY)
-    console.print(result_table(result))
-    files = save_pictures(result, experiment.generator, folder)
+    tracked.say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    tracked.keep()
+    with tracked:
+        try:
+            result = _watched(experiment, journal, console, tracked)
+        except KeyboardInterrupt:
+            console.print(f"stopped; nothing is lost. Continue with: {_resuming(folder)}", soft_wrap=True, markup=False)
+            return 130
+        write_summary(result, folder / SUMMARY)
+        console.print(result_table(result))
+        files = save_pictures(result, experiment.generator, folder)
+        page = write_report(folder, journal, generator=lambda _: experiment.generator)
+        tracked.finish(result.agents, [folder / SUMMARY, page, *files])
     console.print(
         f"natural images and validation included: {result.total_presentations} presentations, {result.wall_s:.0f} s\n"
-        f"pictures: {', '.join(path.name for path in files)}; numbers: {SUMMARY}; every presentation: {JOURNAL}; in {folder}",
+        f"page: {page.name}; pictures: {', '.join(path.name for path in files)}; numbers: {SUMMARY}; "
+        f"every presentation: {JOURNAL}; in {folder}",
         soft_wrap=True,
         markup=False,
     )
@@ -118,7 +143,7 @@ def _resuming(folder: Path) -> str:
     return f"neurogym-v resume {shlex.quote(str(folder))}"
 
 
-def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunResult:
+def _watched(experiment: Experiment, journal: Journal, console: Console, tracked: Tracked) -> RunResult:
     """Run, with a bar for each stage on a terminal and a line for each elsewhere."""
     config = experiment.config
     columns = (TextColumn("{task.description:20}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -145,7 +170,8 @@ def _watched(experiment: Experiment, journal: Journal, console: Console) -> RunR
             if not console.is_terminal:
                 console.print(f"  {note}", highlight=False)
 
-        return experiment.run(journal, Watcher(stage, round_done, agent_done))
+        watcher = Watcher(stage, round_done, agent_done)
+        return experiment.run(journal, tracked.watcher(experiment.references, watcher))
 
 
 def result_table(result: RunResult) -> Table:
@@ -186,21 +212,19 @@ def write_summary(result: RunResult, path: Path) -> None:
     """All numbers of a run as JSON, whole or not at all."""
 
     def plain(agent: AgentResult) -> dict[str, Any]:
-        rounds = [{"spent": r.spent, "mean": r.mean_rate, "best": r.best_rate} for r in agent.rounds]
-        values = {
-            name: getattr(agent, name) for name in AgentResult.__dataclass_fields__ if name not in ("rounds", "recommended")
-        }
-        return {k: asdict(v) if hasattr(v, "__dataclass_fields__") else v for k, v in values.items()} | {
-            "recommended": agent.recommended.tolist(),
-            "rounds": rounds,
-        }
+        """The numbers of the end under names of their own, then all milestones."""
+        ends = ("final", "relative_activation", "expected_final", "recommended")
+        names = [field.name for field in fields(AgentResult) if field.name not in ("milestones", "rounds")]
+        rounds = [
+            {"spent": r.spent, "mean": r.mean_rate, "best": r.best_rate, "diagnostics": r.diagnostics} for r in agent.rounds
+        ]
+        values = {name: getattr(agent, name) for name in (*names, *ends)}
+        return values | {"milestones": agent.milestones, "rounds": rounds}
 
-    natural = asdict(result.natural)
-    natural["screened"] = natural["screened"].tolist()
     packages = ("neurogym-v", "torch", "numpy", "gymnasium")
     summary = {
         "config": asdict(result.config),
-        "natural": natural,
+        "natural": result.natural,
         "agents": [plain(agent) for agent in result.agents],
         "total_presentations": result.total_presentations,
         "wall_s": result.wall_s,

@@ -1,0 +1,165 @@
+"""Who did how well in a suite: a standing an agent, for every noise and objective, over sites and their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurogym_v.benchmarks.reduced import TARGETS, Result, Run, hits_of, milestone, number, reduced, repeats_of
+from neurogym_v.benchmarks.suite import Suite, Task
+from neurogym_v.scoring import cluster_bootstrap, expected_running_time, iqm, stretched
+from neurogym_v.stats import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """What is compared: sites with seeds under one noise, for one objective."""
+
+    noise: str
+    objective: str
+    sites: tuple[tuple[str, int], ...]
+    """(neuron, site) each."""
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one agent did on one track. Scores are relative activations, interquartile means of runs with intervals over sites;
+    NaN where there is nothing to say."""
+
+    agent: str
+    done: int
+    of: int
+    """Runs."""
+    failed: tuple[str, ...]
+    """Why, for each run that failed."""
+    sanity_checks: int
+    """Runs that count for nothing, as the agent's model is made of the neuron's own kind of network."""
+    scores: NDArray[np.float64]
+    """(sites, seeds) at the end."""
+    at: Mapping[int, Estimate]
+    """Presentations -> score; the last is that of the end."""
+    best: Estimate
+    """Of the best of the recommended images, chosen on one half of its repeats and scored on the other."""
+    contrast_matched: Estimate
+    """With the brightness and contrast of the best natural image."""
+    expected: Estimate
+    """Noise-free."""
+    area: Estimate
+    """Under the noise-free curve of what would have been recommended."""
+    hits: NDArray[np.float64]
+    """(sites, seeds, targets) presentations until that curve is at a target."""
+    running_time: NDArray[np.float64]
+    """(targets,) expected presentations to each."""
+    stretched: Estimate
+    """Share of sites that the first seed drives above their best natural image, corrected for how many there are."""
+    gain: Estimate
+    """Above the best natural image, spikes/s over spikes/s, median of sites."""
+    optimism: float
+    """(rate that the agent says its image has - the expected one) / the expected one, where it says so; median of runs."""
+    seconds: float
+    """The agent's own for 1,000 presentations, median of runs."""
+
+    @property
+    def score(self) -> Estimate:
+        return self.at[max(self.at)]
+
+
+def tracks(tasks: Iterable[Task]) -> list[Track]:
+    """The tracks of these runs, in their order."""
+    found: dict[tuple[str, str], tuple[dict[tuple[str, int], None], dict[int, None]]] = {}
+    for config in (task.config for task in tasks):
+        sites, seeds = found.setdefault((config.noise, config.objective), ({}, {}))
+        sites[config.neuron, config.site] = None
+        seeds[config.seed] = None
+    return [
+        Track(noise=noise, objective=objective, sites=tuple(sites), seeds=tuple(seeds))
+        for (noise, objective), (sites, seeds) in found.items()
+    ]
+
+
+def standings(suite: Suite, track: Track, results: Sequence[Result], natural: Mapping[str, Any]) -> list[Standing]:
+    """A standing for every agent with results on the track, highest first.
+
+    Args:
+        natural: name of the condition (see `runs.condition`) -> what natural images do in it, for the test of each site.
+    """
+    runs: dict[str, list[Run]] = {}
+    for result in results:
+        runs.setdefault(result["agent"], []).append(reduced(result, natural.get(result["condition"]), suite.budget))
+    return ranked(suite, track, runs)
+
+
+def ranked(suite: Suite, track: Track, runs: Mapping[str, Sequence[Run]]) -> list[Standing]:
+    """A standing for every agent with runs on the sites of the track, highest first.
+
+    Args:
+        runs: agent -> its runs as `reduced` gives them, in whatever order, those of other tracks too.
+    """
+    wanted = {(track.noise, track.objective, *site) for site in track.sites}
+    mine = {
+        agent: [r for r in theirs if (r["noise"], r["objective"], r["neuron"], r["site"]) in wanted]
+        for agent, theirs in runs.items()
+    }
+    made = [_standing(suite, track, agent, theirs) for agent, theirs in mine.items() if theirs]
+    return sorted(made, key=lambda s: (np.nan_to_num(s.score.value, nan=-np.inf), s.agent), reverse=True)
+
+
+def _standing(suite: Suite, track: Track, agent: str, mine: Sequence[Run]) -> Standing:
+    fair = {place(r): r for r in mine if r["failed"] is None and not r["sanity_check"]}
+    grid = [[fair.get((*site, seed)) for seed in track.seeds] for site in track.sites]
+    rng = np.random.default_rng(0)
+    allowed = sorted({*suite.report_at, suite.budget})
+
+    def value(key: str, presentations: int = allowed[-1]) -> NDArray[np.float64]:
+        return _array(grid, lambda r: number(milestone(r, presentations)[key]))
+
+    def score(values: NDArray[np.float64]) -> Estimate:
+        return cluster_bootstrap(values, iqm, rng) if np.isfinite(values).any() else Estimate(np.nan, np.nan, np.nan)
+
+    hits = np.array([[hits_of(run) for run in row] for row in grid])
+    spent = _array(grid, lambda r: r["presentations"])
+    tests = [row[0]["test"] for row in grid if row[0] is not None]
+    final, best, grey = ([repeats_of(test[name]) for test in tests] for name in ("final", "natural", "spontaneous"))
+    stretch = stretched(final, best, grey, rng)
+    runs = [run for row in grid for run in row if run is not None]
+    return Standing(
+        agent=agent,
+        done=len(runs),
+        of=len(track.sites) * len(track.seeds),
+        failed=tuple(r["failed"] for r in mine if r["failed"] is not None),
+        sanity_checks=sum(r["failed"] is None and r["sanity_check"] for r in mine),
+        scores=value("relative_activation"),
+        at={presentations: score(value("relative_activation", presentations)) for presentations in allowed},
+        best=score(value("best_relative_activation")),
+        contrast_matched=score(value("contrast_matched")),
+        expected=score(value("expected_relative_activation")),
+        area=score(_array(grid, lambda r: number(r["area"]))),
+        hits=hits,
+        running_time=expected_running_time(
+            hits.reshape(-1, len(TARGETS)).T, np.nan_to_num(spent.ravel(), nan=float(suite.budget))
+        ),
+        stretched=stretch.fraction,
+        gain=stretch.gain,
+        optimism=_median(number(run["optimism"]) for run in runs),
+        seconds=_median(1000 * run["agent_s"] / run["presentations"] for run in runs),
+    )
+
+
+def place(run: Run) -> tuple[str, int, int]:
+    """(neuron, site, seed)"""
+    return run["neuron"], run["site"], run["seed"]
+
+
+def _array(grid: Sequence[Sequence[Run | None]], number_of: Any) -> NDArray[np.float64]:
+    """(sites, seeds) of a number of each run; NaN where there is none."""
+    return np.array([[np.nan if run is None else number_of(run) for run in row] for row in grid], dtype=np.float64)
+
+
+def _median(values: Iterable[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else float("nan")

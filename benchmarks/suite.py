@@ -1,0 +1,220 @@
+"""Suites: benchmarks as data. One is a TOML file in `suites/`, or anyone's own.
+
+A suite says which sites are searched, under which noise, with how many presentations and seeds, and who runs if no one is
+named. Its version grows whenever a result could change; results of different versions are never mixed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from neurogym_v.experiment import RunConfig
+from neurogym_v.naming import nearest
+from neurogym_v.registry import agent_class
+from neurogym_v.synthesis.driven import ModelDriven
+from neurogym_v.types import NeuroGymError
+
+FOLDER = "suites"
+SMALLER = {"agents", "seeds", "budget", "report_at", "recommend", "batch_size", "generator"}
+"""What [testing] may change."""
+WORDS = {"str": "text", "str | None": "text", "int": "a whole number", "tuple[int, ...]": "a list of whole numbers",
+         "tuple[str, ...]": "a list of texts, one at least"}  # fmt: skip
+"""What the types of fields are to those who write TOML."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Sites of one neuron, each under every noise and for every objective."""
+
+    neuron: str
+    sites: tuple[int, ...]
+    noises: tuple[str, ...] = ("poisson",)
+    objectives: tuple[str, ...] = ("stretch",)
+    held_out: tuple[int, ...] = ()
+    """Those of the sites that nothing must be tuned on."""
+    network: str | None = None
+    """What model-driven agents look through here; None: what they choose themselves."""
+    label: str | None = None
+    """What these sites are, in tables; None: the neuron's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A benchmark."""
+
+    name: str
+    version: int
+    title: str
+    about: str
+    """What is measured, in some sentences."""
+    citation: str
+    grids: tuple[Grid, ...]
+    agents: tuple[str, ...]
+    """Who runs if no one is named."""
+    seeds: tuple[int, ...] = (0,)
+    budget: int = 3000
+    report_at: tuple[int, ...] = ()
+    """Presentations at which recommendations are validated, beside the budget."""
+    recommend: int = 5
+    batch_size: int = 40
+    generator: str = "natural64"
+    normaliser: int = 0
+    testing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What is smaller in the slice that only tests the machinery."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-v{self.version}"
+
+    def slice(self) -> Suite:
+        """The same machinery in seconds: smaller as `testing` says, of each grid the first site only."""
+        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in self.testing.items()}
+        grids = tuple(dataclasses.replace(grid, sites=grid.sites[:1], noises=grid.noises[-1:]) for grid in self.grids)
+        return dataclasses.replace(self, name=f"{self.name}-testing", **({"grids": grids} | changes))
+
+    def tasks(self, agents: Sequence[str] = (), seeds: Sequence[int] = (), device: str = "cpu") -> list[Task]:
+        """Every run, agent by agent, so that the first agent is done first."""
+        return [
+            Task(agent=agent, label=grid.label or grid.neuron, held_out=site in grid.held_out, config=self._config(
+                _through(agent, grid.network), grid, site, noise, objective, seed, device))
+            for agent in agents or self.agents
+            for seed in seeds or self.seeds
+            for grid in self.grids
+            for noise in grid.noises
+            for objective in grid.objectives
+            for site in grid.sites
+        ]  # fmt: skip
+
+    def _config(self, agent: str, grid: Grid, site: int, noise: str, objective: str, seed: int, device: str) -> RunConfig:
+        return RunConfig(
+            agents=(agent,),
+            neuron=grid.neuron,
+            site=site,
+            noise=noise,
+            objective=objective,
+            seed=seed,
+            budget=self.budget,
+            report_at=self.report_at,
+            recommend=self.recommend,
+            batch_size=self.batch_size,
+            generator=self.generator,
+            normaliser=self.normaliser,
+            device=device,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One run of a suite."""
+
+    agent: str
+    """As it was named; the config may say more of it."""
+    label: str
+    held_out: bool
+    config: RunConfig
+
+
+def names() -> list[str]:
+    """The suites that ship."""
+    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
+
+
+def load(name: str) -> Suite:
+    """A suite by its name, or from a TOML file.
+
+    Raises:
+        NeuroGymError: no such suite, or a file that is none.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise NeuroGymError(f"suite {name}: expected a file, found none")
+        return parse(path.read_text(), where=name)
+    if name not in names():
+        raise nearest("suite", name, names())
+    return parse(_shipped().joinpath(f"{name}.toml").read_text(), where=f"{name}.toml")
+
+
+def parse(text: str, *, where: str) -> Suite:
+    """A suite from TOML.
+
+    Raises:
+        NeuroGymError: no TOML, a key too much or too few, a value of another type, or a run that cannot be.
+    """
+    try:
+        read = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NeuroGymError(f"suite {where}: expected TOML, got: {error}") from None
+    grids = read.pop("grid", [])
+    if not isinstance(grids, list) or not grids:
+        raise NeuroGymError(f"suite {where}: expected at least one [[grid]] with a neuron and its sites, got none")
+    suite: Suite = _record(Suite, read | {"grids": tuple(_record(Grid, grid, where) for grid in grids)}, where)
+    if unknown := sorted(
+        suite.testing.keys() - {"agents", "seeds", "budget", "report_at", "recommend", "batch_size", "generator"}
+    ):
+        raise NeuroGymError(f"suite {where}: [testing] cannot change {', '.join(unknown)}")
+    for grid in suite.grids:
+        if strangers := sorted(set(grid.held_out) - set(grid.sites)):
+            raise NeuroGymError(f"suite {where}: held_out: expected sites of the grid, got {strangers}")
+    tasks = suite.tasks()  # refuses what cannot be
+    if len({(task.agent, task.config) for task in tasks}) < len(tasks):
+        raise NeuroGymError(
+            f"suite {where}: expected every run once, got some twice (a site, seed, noise or agent named twice?)"
+        )
+    return suite
+
+
+def _record(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A frozen record from what TOML gave: lists become tuples, and every type is checked."""
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise nearest(f"key of suite {where}", key, tuple(known))
+    missing = [name for name, field in known.items() if name not in values and field.default is dataclasses.MISSING
+               and field.default_factory is dataclasses.MISSING]  # fmt: skip
+    if missing:
+        raise NeuroGymError(f"suite {where}: expected {', '.join(missing)}, found none")
+    made = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    for key, value in made.items():
+        if not _fits(value, str(known[key].type)):
+            kind = WORDS.get(str(known[key].type), "a table")
+            raise NeuroGymError(f"suite {where}: expected {key} as {kind}, got {values[key]!r}")
+    return cls(**made)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value is of the type that a field of these records names."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    match kind:
+        case "str" | "str | None":
+            return isinstance(value, str)
+        case "int":
+            return whole
+        case "tuple[int, ...]":
+            return isinstance(value, tuple) and all(_fits(one, "int") for one in value)
+        case "tuple[str, ...]":
+            return isinstance(value, tuple) and bool(value) and all(_fits(one, "str") for one in value)
+        case "tuple[Grid, ...]":
+            return True
+    return isinstance(value, dict)
+
+
+@cache
+def _looks(agent: str) -> bool:
+    return issubclass(agent_class(agent)[0], ModelDriven)
+
+
+def _through(agent: str, network: str | None) -> str:
+    """The agent, looking through a network if it looks through one, and none was chosen for it."""
+    return f"{agent},network={network}" if network and "network=" not in agent and _looks(agent) else agent
+
+
+def _shipped() -> Any:
+    return resources.files("neurogym_v.benchmarks").joinpath(FOLDER)

@@ -1,0 +1,205 @@
+"""What the page of a run says in words."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from neurogym_v.experiment import RunConfig
+from neurogym_v.report.record import AgentRecord, Record
+from neurogym_v.stats import Estimate
+from neurogym_v.validation import FINAL, FINALISTS, REPEATS, SCREENING
+
+NONE = "–"
+COLOURS = 6
+FINALS = (
+    "The image that each agent recommends at the end, beside the natural image that drives the site most. Rates are means of "
+    "fresh presentations with their 95% interval. A click enlarges an image."
+)
+NO_FINALS = "The natural image that drives the site most. No agent has come to its end."
+FILMS = (
+    "Of each round, the image of highest response, above its rate in spikes/s. That is one noisy presentation, and the highest "
+    "of a round is lucky. The last frame is what the agent recommends, with its mean over fresh repeats."
+)
+TABLE = (
+    "Relative activation of 1 is the best natural image, 0 the grey screen. Final and first round are means of fresh "
+    "presentations, {unit}. A click on a heading sorts."
+)
+RATES = (
+    "What the agents heard, one presentation an image, and at the end what their recommended images give in fresh repeats, "
+    "with 95% intervals."
+)
+INCUMBENTS = (
+    "The noise-free score of the image that each agent would have recommended after each round, which no agent hears of, and "
+    "what fresh repeats say of those that were validated."
+)
+AMONG = (
+    "First, means of fresh repeats with 95% intervals. Then the mean of each of {count} natural images over the few repeats of "
+    "the screening: the highest of these are partly luck."
+)
+SITE = "What is known of the neuron that was searched."
+REPEAT = "The same command with the same versions gives the same run."
+FOOT = "Made by neurogym-v report from the folder of the run. The page needs no network and no other file."
+
+
+def number(value: float, decimals: int = 1) -> str:
+    """NaN is a dash."""
+    if np.isnan(value):
+        return NONE
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}".replace("-", "−")
+
+
+def whole(value: int) -> str:
+    return f"{value:,}"
+
+
+def estimate(value: Estimate, decimals: int = 2) -> str:
+    return f"{number(value.value, decimals)} [{number(value.low, decimals)}, {number(value.high, decimals)}]"
+
+
+def listed(names: list[str]) -> str:
+    """a, b and c"""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def colour(place: int) -> str:
+    """Of the agent in this place, in the order in which they ran."""
+    return f"c{place % COLOURS + 1}"
+
+
+def scored(agent: AgentRecord) -> bool:
+    """Whether there is a score of what it recommends."""
+    return bool(np.isfinite(agent.final.value)) and not agent.site_lost
+
+
+def named(agent: AgentRecord) -> str:
+    return f"{agent.name} (sanity check)" if agent.sanity_check else agent.name
+
+
+def neuron_name(config: RunConfig) -> str:
+    """A weights file by its name."""
+    return Path(config.neuron).name if config.neuron.endswith(".safetensors") else config.neuron
+
+
+def title(record: Record) -> str:
+    config = record.config
+    who = f"{len(config.agents)} agents" if len(config.agents) > 1 else config.agents[0]
+    return f"Images evolved for {neuron_name(config)} site {config.site} by {who}"
+
+
+def lead(record: Record) -> str:
+    config = record.config
+    several = len(config.agents) > 1
+    goal = "drives the site most" if config.objective == "stretch" else f"does best by the objective {config.objective}"
+    start = "" if config.start == "prior" else " Searches begin at the latent of the best natural image."
+    noise = "without noise" if config.noise == "none" else f"noise: {config.noise}"
+    search = "each search" if several else "searches"
+    return (
+        f"{listed(list(config.agents))} {search}, with {whole(config.budget)} presentations in rounds of {config.batch_size}, "
+        f"for the image that {goal}. The generator {Path(config.generator).name} draws the images "
+        f"({noise}; seed {config.seed}).{start}"
+    )
+
+
+def headline(record: Record) -> list[tuple[str, str, str]]:
+    """The numbers to remember: those of the agent with the highest final score, sanity checks left out."""
+    tiles = []
+    fair = [agent for agent in record.agents if scored(agent) and not agent.sanity_check]
+    if fair:
+        best = max(fair, key=lambda agent: agent.final.value)
+        found = best.relative_activation
+        interval = f"[{number(found.low, 2)}, {number(found.high, 2)}]"
+        tiles = [
+            (number(found.value, 2), interval, f"relative activation of {best.name}; 1 is the best natural image"),
+            (number(best.final.value, record.decimals), record.unit, f"at what {best.name} recommends"),
+        ]
+    if record.natural is not None:
+        count = whole(len(record.natural.screened))
+        tiles += [
+            (number(record.natural.best.value, record.decimals), record.unit, f"at the best of {count} natural images"),
+            (number(record.natural.spontaneous.value, record.decimals), record.unit, "spontaneous, at a grey screen"),
+        ]
+    return [*tiles, (whole(record.presentations), "", "presentations in all, natural images and validation included")]
+
+
+def unfinished(record: Record) -> list[str]:
+    """A sentence for each part of the run that is not there."""
+    said = []
+    if record.natural is None and not any(agent.searched for agent in record.agents):
+        said.append("Natural images were still being shown: there is nothing yet to compare with.")
+    for agent in record.agents:
+        if agent.site_lost:
+            said.append(f"{agent.name}: the site was lost before the validation was over, so there is no score.")
+        elif not agent.finished and not scored(agent):
+            said.append(f"{agent.name}: {state(agent, record.config)}.")
+    if any(not agent.finished for agent in record.agents):
+        folder = shlex.quote(str(record.folder))
+        said.append(f"neurogym-v resume {folder} goes on with the run; nothing that was shown is shown again.")
+    return said
+
+
+def state(agent: AgentRecord, config: RunConfig) -> str:
+    """How far an agent came, where that is not the end."""
+    if agent.site_lost:
+        return "site lost"
+    if agent.finished or scored(agent):
+        return ""
+    if agent.validated:
+        return "searched; its validation is not counted yet"
+    return f"{whole(agent.searched)} of {whole(config.budget)} presentations searched" if agent.searched else "not started"
+
+
+def remark(agent: AgentRecord, config: RunConfig) -> str:
+    said = "sanity check: its model is made of the neuron's own kind of network" if agent.sanity_check else ""
+    return "; ".join(part for part in (said, state(agent, config)) if part)
+
+
+def scores(record: Record) -> str:
+    """How the scores are made."""
+    shown = len(record.natural.screened) if record.natural else FINALISTS
+    count = whole(shown) if record.natural else "the"
+    few = min(FINALISTS, shown)
+    return (
+        "No score rests on the responses that the search saw: the image that an agent recommends is shown again "
+        f"{REPEATS} times after the search, and every interval is a 95% bootstrap over fresh repeats. Each of {count} natural "
+        f"images is shown {SCREENING} times and the {few} most promising {FINAL} times more; the best is chosen on one half of "
+        "these repeats and estimated on the other, so that its luck does not count."
+    )
+
+
+def setup(record: Record) -> dict[str, str]:
+    """The settings and the versions."""
+    config = record.config
+    shown = {
+        "neuron": f"{config.neuron}, site {config.site}",
+        "generator": config.generator,
+        "noise": config.noise,
+        "objective": config.objective,
+        "searches begin at": "the generator's prior" if config.start == "prior" else "the best natural image",
+        "budget": f"{whole(config.budget)} presentations an agent, {config.batch_size} a round",
+        "seed": str(config.seed),
+        "natural images": config.references or "crops of photographs inside installed packages",
+        "normaliser images": str(config.normaliser) if config.normaliser else "none",
+        "duration": f"{number(record.wall_s, 0)} s" if np.isfinite(record.wall_s) else "not known",
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return shown | {"versions": versions or "not known before the run is finished"}
+
+
+def command(config: RunConfig) -> str:
+    """What repeats the run: neuron, site, budget and seed, and whatever else is not the default."""
+    always = ("neuron", "site", "budget", "seed")
+    default, written = RunConfig(), ["neurogym-v run"]
+    written += [f"--agent {shlex.quote(name)}" for name in config.agents]
+    for field in fields(RunConfig):
+        value = getattr(config, field.name)
+        if field.name == "agents" or (value == getattr(default, field.name) and field.name not in always):
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        written.append(f"--{field.name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in values)}")
+    return " ".join(written)

@@ -1,0 +1,140 @@
+"""Standings of runs that are made up, so that a hand finds the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neurogym_v.benchmarks import suite
+from neurogym_v.benchmarks.standings import Track, standings, tracks
+from neurogym_v.benchmarks.suite import Suite
+
+SUITE = """
+name = "mine"
+version = 1
+title = "Mine"
+about = "Four sites."
+citation = "no one"
+agents = ["good", "bad"]
+budget = 100
+report_at = [50]
+seeds = [0, 1]
+
+[[grid]]
+neuron = "gabor"
+sites = [0, 1, 2, 3]
+"""
+ALLOWED = (50, 100)
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> Suite:
+    return suite.parse(SUITE.replace('"good", "bad"', '"random", "nes"'), where="mine.toml")
+
+
+def estimate(value: float | None) -> dict[str, Any]:
+    return {"value": value, "low": value, "high": value}
+
+
+def result(agent: str, site: int, seed: int, activation: float | None, **changes: Any) -> dict[str, Any]:
+    """A run whose curve of incumbents rises evenly to its end, where the rate is 10 + 20 x relative activation."""
+    rng = np.random.default_rng([site, seed])
+    repeats = (10 + 20 * (activation or 0) + rng.standard_normal(80)).tolist()
+    milestones = [
+        {"presentations": at, "relative_activation": estimate(activation and activation * at / 100),
+         "best_relative_activation": estimate(activation and activation + 0.1), "contrast_matched": estimate(0.5),
+         "expected_relative_activation": activation and activation * at / 100, "repeats": repeats}
+        for at in ALLOWED
+    ]  # fmt: skip
+    config = {"neuron": "gabor", "site": site, "seed": seed, "noise": "poisson", "objective": "stretch"}
+    made = {
+        "agent": agent, "condition": f"gabor-{site}-poisson-{seed}", "config": config, "failed": None, "sanity_check": False,
+        "milestones": milestones, "incumbents": [[at, activation and activation * at / 100] for at in range(0, 101, 10)],
+        "presentations": 100, "agent_s": 0.02, "diagnostics": {},
+        "natural": {"best_hz": estimate(30.0), "spontaneous_hz": estimate(10.0)},
+    }  # fmt: skip
+    return made | changes
+
+
+def natural() -> dict[str, Any]:
+    rng = np.random.default_rng(5)
+    one = {
+        "best_scores": (30 + rng.standard_normal(80)).tolist(),
+        "spontaneous_scores": (10 + rng.standard_normal(80)).tolist(),
+    }
+    return {f"gabor-{site}-poisson-{seed}": one for site in range(4) for seed in (0, 1)}
+
+
+def rows(mine: Suite, results: list[dict[str, Any]]) -> dict[str, Any]:
+    (track,) = tracks(mine.tasks())
+    return {row.agent: row for row in standings(mine, track, results, natural())}
+
+
+def grid(agent: str, activations: list[list[float]], **changes: Any) -> list[dict[str, Any]]:
+    return [result(agent, site, seed, a, **changes) for site, row in enumerate(activations) for seed, a in enumerate(row)]
+
+
+GOOD = [[1.5, 1.3], [0.9, 1.0], [1.4, 1.6], [1.2, 1.2]]
+BAD = [[0.5, 0.5]] * 4
+
+
+def test_a_track_is_a_noise_and_an_objective_with_all_sites_and_seeds(mine: Suite) -> None:
+    sites = tuple(("gabor", site) for site in range(4))
+    assert tracks(mine.tasks()) == [Track(noise="poisson", objective="stretch", sites=sites, seeds=(0, 1))]
+    assert [(track.noise, track.objective) for track in tracks(suite.load("bashivan2019").tasks())] == [
+        ("poisson", "stretch"),
+        ("poisson", "one_hot"),
+    ]
+
+
+def test_numbers_are_what_a_hand_finds(mine: Suite) -> None:
+    found = rows(mine, grid("bad", BAD) + grid("good", GOOD))
+    assert list(found) == ["good", "bad"]
+    good, bad = found["good"], found["bad"]
+    np.testing.assert_array_equal(good.scores, GOOD)
+    # of eight runs the two lowest and the two highest are cut
+    assert good.score.value == pytest.approx(np.mean([1.2, 1.2, 1.3, 1.4])) and good.score.low < good.score.value
+    assert good.at[50].value == pytest.approx(good.score.value / 2)
+    assert good.best.value == pytest.approx(good.score.value + 0.1)
+    assert good.contrast_matched.value == 0.5
+    assert good.expected.value == pytest.approx(good.score.value)
+    assert good.area.value == pytest.approx(0.45 * good.score.value)  # a staircase of ten steps
+    assert (good.done, good.of, good.failed, good.sanity_checks) == (8, 8, (), 0)
+    assert good.seconds == pytest.approx(0.2)
+    assert np.isnan(good.optimism)
+    # the first seed is above the best natural image on three sites of four, by 20 (a - 1) of 30 spikes/s
+    assert good.stretched.value == 0.75 and bad.stretched.value == 0
+    assert good.gain.value == pytest.approx(np.median([20 * (row[0] - 1) / 30 for row in GOOD]), abs=0.02)
+
+
+def test_targets_are_timed_by_the_noise_free_curve(mine: Suite) -> None:
+    good = rows(mine, grid("good", GOOD))["good"]
+    np.testing.assert_array_equal(good.hits[0, 0], [40, 60, 70, 80, 100])  # a curve to 1.5: .5, .8, 1, 1.2, 1.5
+    np.testing.assert_array_equal(good.hits[1, 0], [60, 90, np.inf, np.inf, np.inf])
+    reached = [hit for hit in good.hits[:, :, 2].ravel() if np.isfinite(hit)]
+    never = 8 - len(reached)
+    assert good.running_time[2] == pytest.approx((sum(reached) + 100 * never) / len(reached))
+    assert np.isposinf(rows(mine, grid("bad", BAD))["bad"].running_time[2])
+
+
+def test_what_failed_is_missing_or_no_fair_test_does_not_count_and_is_told(mine: Suite) -> None:
+    results = grid("good", GOOD)
+    results[0] |= {"failed": "NeuroGymError: no idea"}
+    results[3] |= {"sanity_check": True}
+    row = rows(mine, results[:-1])["good"]
+    assert (row.done, row.of, row.failed, row.sanity_checks) == (5, 8, ("NeuroGymError: no idea",), 1)
+    assert np.isnan(row.scores[[0, 1, 3], [0, 1, 1]]).all() and np.isfinite(row.scores).sum() == 5
+    nothing = rows(mine, [result("good", 0, 0, 1.0, sanity_check=True)])["good"]
+    assert nothing.done == 0 and np.isnan(nothing.score.value)
+
+
+def test_a_site_that_was_lost_has_no_score(mine: Suite) -> None:
+    row = rows(mine, [*grid("good", GOOD)[:-1], result("good", 3, 1, None)])["good"]
+    assert np.isnan(row.scores[3, 1]) and np.isfinite(row.score.value)
+
+
+def test_what_an_agent_says_of_itself_is_held_against_the_truth(mine: Suite) -> None:
+    row = rows(mine, grid("good", [[1.0, 1.0]] * 4, diagnostics={"incumbent_hz": 45.0}))["good"]
+    assert row.optimism == pytest.approx((45 - 30) / 30)
