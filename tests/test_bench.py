@@ -163,6 +163,10 @@ def test_an_agent_that_fails_stops_nobody(
     assert main(["bench", "mine.toml", "--agents", "broken:Broken", "random", "--out", "out"]) == 0
     said = capsys.readouterr().out
     assert "failed: broken:Broken: RuntimeError: no idea" in said and "0/2" in said and "2/2" in said
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "page: out/index.html" in said and "broken:Broken" in page and "no idea" in page and page.count("data:image") > 2
+    assert main(["bench", "mine.toml", "--agents", "random", "--seeds", "0", "--report-only", "--out", "out"]) == 0
+    assert "broken:Broken" not in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(

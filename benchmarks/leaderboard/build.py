@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neurogym_v.benchmarks import suite as suites
 from neurogym_v.benchmarks.leaderboard.board import Board, board_of
 from neurogym_v.benchmarks.leaderboard.checks import check
-from neurogym_v.benchmarks.leaderboard.entry import Entry
+from neurogym_v.benchmarks.leaderboard.entry import Entry, Said, entry_of
 from neurogym_v.benchmarks.leaderboard.markdown import readme
 from neurogym_v.benchmarks.leaderboard.page import page
 from neurogym_v.benchmarks.leaderboard.reading import read_entry, schema
+from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.types import NeuroGymError
 
@@ -43,6 +44,18 @@ def build(to: Path, own: Suite | None = None) -> list[Path]:
     made |= {to / f"{board.suite.id}.html": page(board).encode() for board in boards}
     write_all(made)
     return list(made)
+
+
+def page_of_bench(suite: Suite, agents: Sequence[str], folder: Folder, said: Said) -> str:
+    """The page of one's own bench: the same as of a leaderboard, with the agents whose runs are all done.
+
+    Raises:
+        NeuroGymError: no agent's are, or they were made with different code.
+    """
+    whole = [agent for agent in agents if all(folder.result(task).is_file() for task in suite.tasks([agent]))]
+    if not whole:
+        raise NeuroGymError(f"{folder.path}: expected an agent whose runs are all done, found none yet")
+    return page(board_of(suite, (entry_of(suite, agent, folder, said) for agent in whole)))
 
 
 def suite_of(folder: Path, own: Suite | None) -> Suite | None:
