@@ -302,6 +302,7 @@ def test_a_killed_run_is_tracked_to_its_end_by_resume(tmp_path: Path, photograph
         ("tensorboard:{file}/below", "expected a folder that can be written to, got {file}/below: a file"),
         ("mlflow:runs/mlflow", "expected sqlite:///FILE or the http address of a server, got 'runs/mlflow'"),
         ("mlflow:sqlite:///{folder}", "expected a file for SQLite, got a folder"),
+        ("mlflow:http://me:secret@lab:5000", "expected an address without user and password, got one with; they"),
         ("wandb:a/b/c", "expected PROJECT or ENTITY/PROJECT, got 'a/b/c'"),
         ("half", "expected a class with all methods of a tracker, found one without log, images, finish, stop"),
         ("broken", "expected a class made of (where, beside), found KeyError: 'a bug'"),

@@ -115,6 +115,9 @@ def _store(where: str, beside: Path) -> tuple[str, Path | None]:
         NeuroGymError: neither sqlite:///FILE nor a server's address.
     """
     if re.fullmatch(r"https?://[^/\s]+\S*", where):
+        if "@" in where.partition("//")[2].partition("/")[0]:  # it would be shown, and kept in the run's folder
+            raise NeuroGymError("tracker mlflow: expected an address without user and password, got one with; they are set by "
+                                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")  # fmt: skip
         return where, None
     kind, separator, file = where.partition(":///")
     if where and not (kind == "sqlite" and separator and file):
