@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from neurogym_v.types import Latents, NeuroGymError, Rates
 
 VERSION = 2
+UNFINISHED = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT)
+"""What SQLite says of a database that was left in the middle of a transaction to one who may only read."""
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE block (
@@ -89,9 +92,19 @@ class Journal:
             self.config: dict[str, Any] = json.loads(self._meta("config"))
 
     def _inspect(self) -> None:
-        """Refuse what is not a whole journal of this version, before anything is written to it."""
-        db = sqlite3.connect(f"file:{self.path.resolve()}?mode=ro", uri=True, timeout=1)
+        """Refuse what is not a whole journal of this version, before anything is written to it.
+
+        A process that was killed in the middle of making it left the database to be rolled back: SQLite does that first.
+        """
+        db = self._connect("ro")
         try:
+            try:
+                db.execute("SELECT 1 FROM sqlite_master")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in UNFINISHED:
+                    raise
+                db.close()
+                db = self._connect("rw")
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                 if db.execute("SELECT 1 FROM sqlite_master").fetchone():
                     raise JournalError(f"journal {self.path}: expected a journal, found another SQLite database")
@@ -108,6 +121,9 @@ class Journal:
                 raise JournalError(f"journal {self.path}: expected a whole file, found damage ({what}); it was left as it is")
         finally:
             db.close()
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{quote(str(self.path.resolve()))}?mode={mode}", uri=True, timeout=1)
 
     def blocks(self, session: str) -> list[Block]:
         """What a session has shown, in order."""

@@ -116,7 +116,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_journal(
         if feedback.round == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Experiment, "search", lambda *given: search(*given, Watcher(round=stop)))
+    monkeypatch.setattr(Experiment, "search", lambda self, *given: search(self, *given[:3], Watcher(round=stop)))
     with pytest.raises(KeyboardInterrupt):
         run_all(mine, mine.tasks(), Folder(tmp_path), Here())
     (journal,) = tmp_path.rglob("*.sqlite")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +21,62 @@ SOON = 60.0
 """Seconds in which a process has started, on a machine with much else to do."""
 
 
-def square(task: tuple[Path, int]) -> int:
-    """Leaves a line for every time it is begun; 13 kills its process the first time, 666 each time."""
+WORK = """
+import os, signal
+
+from neurogym_v.types import NeuroGymError
+
+
+def square(task):
+    'Leaves a line for every time it is begun; 13 kills its process the first time, 666 each time.'
     folder, number = task
-    with (folder / f"{number}").open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    times = len((folder / f"{number}").read_text().splitlines())
+    with (folder / str(number)).open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    times = len((folder / str(number)).read_text().splitlines())
     if number == 666 or (number == 13 and times == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 7:
         raise NeuroGymError("expected another number, got 7")
     return number**2
+"""
+
+
+@pytest.fixture
+def square(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[Path, int]], int]:
+    """In a module that other processes can import, too."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "squares_of_tests.py").write_text(WORK)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "squares_of_tests", raising=False)
+    found: Callable[[tuple[Path, int]], int] = import_module("squares_of_tests").square
+    return found
 
 
 def times(folder: Path) -> dict[int, int]:
     return {int(file.name): len(file.read_text().splitlines()) for file in folder.iterdir()}
 
 
-def test_every_task_is_done_once_and_results_come_with_their_place(tmp_path: Path) -> None:
+def test_every_task_is_done_once_and_results_come_with_their_place(square: Any, tmp_path: Path) -> None:
     tasks = [(tmp_path, number) for number in range(6)]
     assert sorted(Local(2).each(square, tasks)) == [(place, place**2) for place in range(6)]
     assert times(tmp_path) == dict.fromkeys(range(6), 1)
     assert list(Local(2).each(square, [])) == []
 
 
-def test_a_killed_process_costs_no_result(tmp_path: Path) -> None:
+def test_a_killed_process_costs_no_result(square: Any, tmp_path: Path) -> None:
     tasks = [(tmp_path, number) for number in (1, 13, 2, 3)]
     assert sorted(Local(1).each(square, tasks)) == [(0, 1), (1, 169), (2, 4), (3, 9)]
     assert times(tmp_path) == {1: 1, 13: 2, 2: 1, 3: 1}
 
 
-def test_what_kills_its_process_each_time_ends_in_one_line(tmp_path: Path) -> None:
+def test_what_kills_its_process_each_time_ends_in_one_line(square: Any, tmp_path: Path) -> None:
     found = []
     with pytest.raises(NeuroGymError, match="processes were killed 3 times, perhaps for their memory; start again to go on"):
         found.extend(Local(1).each(square, [(tmp_path, 2), (tmp_path, 666)]))
     assert found == [(0, 4)] and times(tmp_path)[666] == 3
 
 
-def test_what_the_work_raises_is_raised_here(tmp_path: Path) -> None:
+def test_what_the_work_raises_is_raised_here(square: Any, tmp_path: Path) -> None:
     with pytest.raises(NeuroGymError, match="expected another number, got 7"):
         list(Local(1).each(square, [(tmp_path, 7), (tmp_path, 8)]))
 

@@ -324,7 +324,7 @@ def test_the_code_of_an_agent_is_all_that_it_rests_on(tmp_path: Path, monkeypatc
     (tmp_path / "fitting").mkdir()
     versions, params = dict.fromkeys(code.LIBRARIES, "1"), dict[str, int]()
     monkeypatch.setattr(code.cast, "__file__", str(tmp_path / "cast.py"))
-    monkeypatch.setattr(agents_runs, "agent_class", lambda _: (Condition, params))
+    monkeypatch.setattr(code, "agent_class", lambda _: (Condition, params))
     monkeypatch.setattr(code.inspect, "getsourcefile", lambda _: str(tmp_path / "mine.py"))
     monkeypatch.setattr(code.metadata, "version", versions.__getitem__)
     first = digest()

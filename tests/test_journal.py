@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurogym_v.journal import Block, Journal, JournalError
+from neurogym_v.journal import SCHEMA, VERSION, Block, Journal, JournalError
 from neurogym_v.vector import NeuronVectorEnv
 
 
@@ -74,6 +74,38 @@ def test_no_journal(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="expected the journal of a run, found no file"):
         Journal(tmp_path / "none.sqlite")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_journal_that_was_killed_while_it_was_made_is_as_good_as_before(made: bool, tmp_path: Path) -> None:
+    """As files of a transaction that is under way: SQLite has to roll it back, and only someone who may write can."""
+    before = tmp_path / "before.sqlite"
+    with closing(sqlite3.connect(before, isolation_level=None)) as db:
+        if made:
+            db.executescript(SCHEMA)
+            db.executemany("INSERT INTO meta VALUES (?, ?)", [("version", str(VERSION)), ("config", '{"seed": 3}')])
+        db.execute("PRAGMA cache_size = 1")  # so that it is written before it is committed
+        db.execute("BEGIN")
+        db.execute("CREATE TABLE more (text TEXT)")
+        db.executemany("INSERT INTO more VALUES (?)", [(str(i) * 4000,) for i in range(50)])
+        for end in ("", "-journal"):
+            shutil.copy(f"{before}{end}", tmp_path / f"killed.sqlite{end}")  # a name that means more in an address
+    with Journal(tmp_path / "killed.sqlite", config={"seed": 3}) as journal:
+        assert journal.config == {"seed": 3} and journal.blocks("a") == []
+        journal.append("a", 0, block())
+    assert not (tmp_path / "killed.sqlite-journal").exists()
+
+
+def test_a_name_that_means_more_in_an_address_is_just_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory%41#b.sqlite"
+    for count in (0, 1):
+        with Journal(path, config={}) as journal:
+            assert len(journal.blocks("a")) == count
+            journal.append("a", count, block())
+    assert all(file.name.startswith(path.name) for file in tmp_path.iterdir())
+    path.write_bytes(b"no database at all, but long enough for its heading" * 40)
+    with pytest.raises(JournalError):
+        Journal(path)
 
 
 def test_another_version(path: Path) -> None:

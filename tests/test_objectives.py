@@ -165,11 +165,11 @@ def test_reference_rates_are_scores(make_env) -> None:
 
 
 def test_a_search_for_the_share_finds_another_image_than_one_for_the_rate(make_env) -> None:
-    """Expected rates of both cells at what is recommended, the mean of three searches each."""
+    """Expected rates of both cells at what is recommended, the mean of six searches each."""
     found = {}
     for objective in ("one_hot", "stretch"):
         reached = []
-        for seed in range(3):
+        for seed in range(6):
             env = make_env(neuron=with_noise(Halves(), "poisson"), objective=objective, budget=2000, batch_size=40)
             agent = make_agent("cma_es", env.spec_for_agents, seed=seed)
             env.begin(seed)
