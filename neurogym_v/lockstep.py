@@ -107,10 +107,9 @@ class Learner:
 
     def best(self) -> Vectors:
         """(action_dim,): the policy's deterministic action at the current observation."""
-        env = self.model.get_env()
-        assert env is not None
+        env: Any = self.model.get_env()  # it was made with one
         with self._apart:
-            action, _ = self.model.predict(env.reset()[:1], deterministic=True)  # type: ignore[index, arg-type]
+            action, _ = self.model.predict(env.reset()[:1], deterministic=True)
         return np.asarray(action[0], dtype=np.float32)
 
     def _check(self, running: greenlet.greenlet | None) -> greenlet.greenlet:
