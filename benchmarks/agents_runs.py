@@ -9,27 +9,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
-import signal
 import sqlite3
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neurogym_v import cast
 from neurogym_v.benchmarks.code import code_of
+from neurogym_v.benchmarks.engines.local import THREADS, begin_worker, ctrl_c_later
+from neurogym_v.benchmarks.reduced import OWN_ESTIMATES
+from neurogym_v.benchmarks.runs import one_line, slug
 from neurogym_v.experiment import Experiment, RunConfig, RunResult
 from neurogym_v.files import write_json
 from neurogym_v.journal import Journal, JournalError
@@ -37,9 +35,6 @@ from neurogym_v.types import NeuroGymError, Rates
 
 BATCH = 40
 JOURNAL = "journal.sqlite"
-OWN_ESTIMATES = ("incumbent_hz", "observed_hz")
-"""Diagnostics in which an agent says what rate it expects of the image that it recommends."""
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +65,10 @@ class Condition:
         return dict(json.loads(json.dumps(kept)))
 
     def folder(self, out: Path) -> Path:
-        return out / _slug(self.noise) / _slug(f"{Path(self.neuron).stem}-{self.site}-{self.seed}")
+        return out / slug(self.noise) / slug(f"{Path(self.neuron).stem}-{self.site}-{self.seed}")
 
     def file(self, agent: str, out: Path) -> Path:
-        return self.folder(out) / f"{_slug(agent)}.json"
+        return self.folder(out) / f"{slug(agent)}.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +180,7 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers' libraries when they are loaded
     codes = {agent: code_of(agent) for _, agent in missing}
     spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
-    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin)
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=begin_worker)
     with Progress(*columns, console=console, speed_estimate_period=3600) as bar:
         task = bar.add_task("agents on conditions", total=done + len(missing), completed=done)
         try:
@@ -194,7 +189,7 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
                 while len(running) < jobs and (pair := next((pair for pair in waiting if pair[0] not in busy), None)):
                     waiting.remove(pair)
                     busy.add(pair[0])
-                    with _ctrl_c_later():
+                    with ctrl_c_later():
                         running[pool.submit(do, *pair, out, codes[pair[1]])] = pair[0]
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     running.pop(future)
@@ -209,35 +204,6 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
                 for worker in active_children():
                     worker.terminate()
             pool.shutdown(cancel_futures=True)
-
-
-def one_line(error: Exception) -> str:
-    """An exception as a table shows it."""
-    said = str(error).strip().partition("\n")[0]
-    return said if isinstance(error, NeuroGymError) else f"{type(error).__name__}: {said}"
-
-
-@contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Processes that are started meanwhile never hear of it: their parent ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin() -> None:
-    """In a worker."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker that outlived a killed parent would hold its journal against the next one."""
-    if parent := parent_process():
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _numbers(result: RunResult) -> dict[str, Any]:
@@ -277,7 +243,3 @@ def _check(file: Path, condition: Condition, theirs: Any) -> None:
 
 def _float(number: float | None) -> float:
     return float("nan") if number is None else float(number)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.=+-]+", "-", text)

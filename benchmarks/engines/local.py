@@ -44,11 +44,11 @@ class Local:
         while waiting:
             running: dict[Future[R], int] = {}
             spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
-            pool = ProcessPoolExecutor(min(self.jobs, len(waiting)), mp_context=spawn, initializer=_begin)
+            pool = ProcessPoolExecutor(min(self.jobs, len(waiting)), mp_context=spawn, initializer=begin_worker)
             try:
                 while waiting or running:
                     while waiting and len(running) < self.jobs:
-                        with _ctrl_c_later():
+                        with ctrl_c_later():
                             running[pool.submit(work, tasks[waiting[0]])] = waiting[0]
                         waiting.pop(0)
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -69,7 +69,7 @@ class Local:
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
+def ctrl_c_later() -> Iterator[None]:
     """Processes that are started meanwhile never hear of it: their parent ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -78,8 +78,8 @@ def _ctrl_c_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
-    """In a worker."""
+def begin_worker() -> None:
+    """In a new worker: one thread, and an end with its parent."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
