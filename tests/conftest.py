@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from neurogym_v.neurons.clock import Timing
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.noise import with_noise
+from tests.browsing import chromium
 
 # tests run side by side: one thread each is faster than many that wait for each other, in subprocesses too
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -83,6 +85,12 @@ def photographs(tmp_path: Path) -> Path:
     for name in ("a.png", "b.jpg", "c.bmp"):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Cosines  # (only a script: this folder is on its path)
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from neurogym_v.env import NeuronEnv
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
@@ -18,6 +16,7 @@ from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.references import load_references
 from neurogym_v.registry import agent_class, make_agent
+from tests.conftest import Cosines  # (only a script: nothing else puts it on the path)
 
 BUDGET, BATCH = 96, 8
 

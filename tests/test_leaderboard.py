@@ -6,7 +6,7 @@ import dataclasses
 import json
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import run_all
+from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.entry import digest, latent, parameters, signed, text_of
 from neurogym_v.benchmarks.leaderboard.reading import read_entry, schema
 from neurogym_v.benchmarks.reduced import repeats_of
@@ -55,13 +56,6 @@ noises = ["poisson+lost:0.2"]
 Edit = Callable[[dict[str, Any]], object]
 
 
-class Here:
-    """An engine without processes."""
-
-    def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return ((place, work(task)) for place, task in enumerate(tasks))
-
-
 @pytest.fixture(scope="module")
 def mine() -> Suite:
     return suite.parse(SUITE, where="mine.toml")
@@ -70,7 +64,7 @@ def mine() -> Suite:
 @pytest.fixture(scope="module")
 def bench(mine: Suite, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = Folder(tmp_path_factory.mktemp("bench"))
-    run_all(mine, mine.tasks(), folder, Here())
+    run_all(mine, mine.tasks(), folder, Serial())
     return folder
 
 

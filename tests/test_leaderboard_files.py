@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import run_all
+from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.board import board_of
 from neurogym_v.benchmarks.leaderboard.checks import check
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of, path_of, signed, text_of
@@ -47,13 +48,6 @@ noises = ["poisson+lost:0.2"]
 Edit = Callable[[dict[str, Any]], object]
 
 
-class Here:
-    """An engine without processes."""
-
-    def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return ((place, work(task)) for place, task in enumerate(tasks))
-
-
 @pytest.fixture(scope="module")
 def mine() -> Suite:
     return suite.parse(SUITE, where="mine.toml")
@@ -63,7 +57,7 @@ def mine() -> Suite:
 def text(mine: Suite, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An honest entry."""
     folder = Folder(tmp_path_factory.mktemp("bench"))
-    run_all(mine, mine.tasks(), folder, Here())
+    run_all(mine, mine.tasks(), folder, Serial())
     return text_of(entry_of(mine, "cma_es", folder, Said(date="2026-01-02")))
 
 

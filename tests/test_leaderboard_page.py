@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,14 @@ from scipy import stats
 
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import run_all
+from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.board import POINTS, Board, board_of
 from neurogym_v.benchmarks.leaderboard.build import write_all
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of
 from neurogym_v.benchmarks.leaderboard.page import page as html_of
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.scoring import iqm
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'neurogym-v[dev]'")
+from tests.browsing import TEXTS, contrast, opening
 
 SUITE = """
 name = "mine"
@@ -52,35 +50,14 @@ neuron = "energy"
 sites = [2]
 noises = ["poisson+lost:0.2"]
 """
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 TABLE = "[...document.querySelectorAll('.board tbody tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
 SHOWN = "(all) => all.map((one) => getComputedStyle(one).display !== 'none')"
-TEXTS = """() => [...document.querySelectorAll("main *")].filter((element) =>
-  [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && element.checkVisibility()
-  && !element.closest("script, style, caption, option, optgroup")).map((element) => {
-  const style = getComputedStyle(element);
-  let behind = element;
-  while (behind && /, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-  return { text: element.textContent.trim(), size: parseFloat(style.fontSize),
-    right: element.closest(".wide") ? 0 : element.getBoundingClientRect().right,
-    colour: element instanceof SVGElement ? style.fill : style.color,
-    behind: getComputedStyle(behind || document.documentElement).backgroundColor };
-})"""
-
-
-class Here:
-    """An engine without processes."""
-
-    def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return ((place, work(task)) for place, task in enumerate(tasks))
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     mine, folder = suite.parse(SUITE, where="mine.toml"), Folder(tmp_path_factory.mktemp("bench"))
-    run_all(mine, mine.tasks(), folder, Here())
+    run_all(mine, mine.tasks(), folder, Serial())
     said = Said(date="2026-01-02", by="Ada & <Bob>", note="as published")
     return board_of(mine, [entry_of(mine, agent, folder, said) for agent in mine.agents])
 
@@ -92,37 +69,10 @@ def file(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = os.environ.get("NEUROGYM_V_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("needs chromium or chrome on PATH, or NEUROGYM_V_CHROMIUM=FILE")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=found, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def opened(browser: Any, file: Path) -> Iterator[Any]:
-    """Opens the page as a browser with these settings does; nothing may fail in it, or be fetched."""
-    contexts, said, asked = [], [], []
-
-    def load(*, width: int = 1280, at: str = "", **settings: Any) -> Any:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **settings))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
-        page.goto(file.as_uri() + at)
-        return page
-
-    yield load
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {file.as_uri()}
+def opened(browser: Any, file: Path) -> Iterator[Callable[..., Any]]:
+    with opening(browser, file) as load:
+        yield load
 
 
 def column(page: Any, name: str) -> list[str]:
@@ -297,16 +247,6 @@ def test_text_stands_out(opened: Any, scheme: str) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
     low = [t for t in page.evaluate(TEXTS) if contrast(t["colour"], t["behind"]) < 4.5]
     assert [(t["text"], t["colour"], t["behind"]) for t in low] == []
-
-
-def contrast(one: str, other: str) -> float:
-    """Of `rgb(r, g, b)`, as WCAG has it."""
-    light = []
-    for colour in (one, other):
-        channels = np.array([float(part) for part in colour.strip("rgba()").split(",")[:3]]) / 255
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        light.append(float(linear @ (0.2126, 0.7152, 0.0722)))
-    return (max(light) + 0.05) / (min(light) + 0.05)
 
 
 def test_all_is_reached_with_keys(opened: Any) -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from neurogym_v.benchmarks import machine, suite
 from neurogym_v.benchmarks.bench import run_all
+from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.alarms import alarms
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of, signed, text_of
 from neurogym_v.benchmarks.leaderboard.verify import FALSE_ALARM, compare, numbers, tolerances, trusted, verify
@@ -59,15 +60,14 @@ def network():
 """
 
 
-class Here:
-    """An engine without processes, that counts."""
+class Counting(Serial):
+    """How many runs were done."""
 
-    def __init__(self) -> None:
-        self.done = 0
+    done = 0
 
     def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         self.done += len(tasks)
-        return ((place, work(task)) for place, task in enumerate(tasks))
+        return super().each(work, tasks)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def mine() -> Suite:
 def made(mine: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The entry of an honest bench."""
     folder = Folder(tmp_path_factory.mktemp("bench"))
-    run_all(mine, mine.tasks(), folder, Here())
+    run_all(mine, mine.tasks(), folder, Serial())
     return entry_of(mine, "cma_es", folder, Said(date="2026-01-02"))
 
 
@@ -94,7 +94,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     """The command on an entry, without processes: the exit code."""
     (tmp_path / "mine.toml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neurogym_v.cli.leaderboard.load_engine", lambda *_, **__: Here())
+    monkeypatch.setattr("neurogym_v.cli.leaderboard.load_engine", lambda *_, **__: Serial())
 
     def command(entry: dict[str, Any], *options: str) -> int:
         Path("entry.json").write_text(text_of(signed(entry)))
@@ -110,7 +110,7 @@ def elsewhere(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_honest_entry_reproduces_to_the_last_digit(mine: Suite, entry: dict[str, Any]) -> None:
-    engine = Here()
+    engine = Counting()
     found = verify(mine, json.loads(json.dumps(entry)), engine, np.random.default_rng(0), runs=2)
     assert len(found) == engine.done == 2
     assert all(one.reproduces and one.exactly for one in found)
@@ -128,12 +128,12 @@ def test_on_the_same_machine_every_number_counts(what: str, mine: Suite, entry: 
     }
     run[what] = spoilt[what](run[what])
     entry["runs"] = entry["runs"][:1]
-    (found,) = verify(mine, entry, Here(), np.random.default_rng(0), runs=1)
+    (found,) = verify(mine, entry, Serial(), np.random.default_rng(0), runs=1)
     assert not found.reproduces and {"milestones": " in the entry and "}.get(what, what) in found.said
 
 
 def test_elsewhere_the_seeds_say_what_may_differ(mine: Suite, entry: dict[str, Any]) -> None:
-    found = verify(mine, elsewhere(entry), Here(), np.random.default_rng(0), runs=1)
+    found = verify(mine, elsewhere(entry), Serial(), np.random.default_rng(0), runs=1)
     assert [(one.reproduces, one.exactly) for one in found] == [(True, False)]
     assert "may differ by" in found[0].said
 
@@ -165,7 +165,7 @@ def test_tolerances_are_those_of_the_pooled_sd(entry: dict[str, Any]) -> None:
 def test_with_one_seed_nothing_can_be_said_elsewhere(entry: dict[str, Any], mine: Suite) -> None:
     alone = elsewhere(entry) | {"runs": entry["runs"][:2]}
     with pytest.raises(NeuroGymError, match="expected sites with two seeds"):
-        verify(mine, alone, Here(), np.random.default_rng(0))
+        verify(mine, alone, Serial(), np.random.default_rng(0))
 
 
 def test_alarms_are_as_rare_as_they_are_said_to_be() -> None:

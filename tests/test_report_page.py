@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from neurogym_v.cli import main
 from neurogym_v.references import load_references
 from neurogym_v.render import to_pil
+from tests.browsing import TEXTS, contrast, luminance, opening
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'neurogym-v[dev]'")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 LONG = "ga:ponce2019,temperature=1.00000000000000000000000000000000000000000001"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-TEXTS = """() => {
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.data.trim() || element.closest("script, style, title, dialog, caption") || !element.checkVisibility()) continue;
-    const style = getComputedStyle(element);
-    let behind = element;
-    while (behind && /, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-    found.push({
-      text: node.data.trim(),
-      size: parseFloat(style.fontSize),
-      right: element.closest(".wide") ? 0 : element.getBoundingClientRect().right,
-      colour: element instanceof SVGElement ? style.fill : style.color,
-      behind: getComputedStyle(behind || document.documentElement).backgroundColor,
-    });
-  }
-  return found;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -55,50 +29,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = os.environ.get("NEUROGYM_V_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("needs chromium or chrome on PATH, or NEUROGYM_V_CHROMIUM=FILE")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=found, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def opened(browser: Any, run: Path) -> Iterator[Any]:
-    """Opens the page as a browser with these settings does; nothing may fail in it, or be fetched."""
-    contexts, said, asked = [], [], []
-
-    def load(path: Path = run / "report.html", *, width: int = 1280, **settings: Any) -> Any:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **settings))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
-        page.goto(path.as_uri())
-        return page
-
-    yield load
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [(run / "report.html").as_uri()] * len(contexts)
-
-
-def luminance(colour: str) -> float:
-    """Of `rgb(r, g, b)`, as WCAG has it."""
-    channels = np.array([float(part) for part in colour.strip("rgba()").split(",")[:3]]) / 255
-    return float(
-        np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
-    )
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
+def opened(browser: Any, run: Path) -> Iterator[Callable[..., Any]]:
+    with opening(browser, run / "report.html") as load:
+        yield load
 
 
 def test_all_images_are_there(opened: Any) -> None:

@@ -13,6 +13,7 @@ R = TypeVar("R")
 ENGINES = {
     "local": "neurogym_v.benchmarks.engines.local:Local",
     "dask": "neurogym_v.benchmarks.engines.dask:Dask",
+    "serial": "neurogym_v.benchmarks.engines.serial:Serial",
 }
 
 
