@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import sqlite3
+import time
 import traceback
 import uuid
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from neurogym_v.benchmarks import machine
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.experiment import AgentResult, Experiment, RunConfig, Watcher
 from neurogym_v.files import as_json, write_json
-from neurogym_v.journal import Journal
+from neurogym_v.journal import Journal, JournalInUse
 from neurogym_v.session import Show
 from neurogym_v.tracked import Tracked
 from neurogym_v.types import NeuroGymError
@@ -33,7 +34,8 @@ from neurogym_v.validation import Milestone, Natural
 
 SUITE = "suite.json"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-
+PATIENCE_S = 60.0
+"""A worker that lost its scheduler is told so late: it may be at a journal for a while after its run was given to another."""
 
 _LOST: set[str] = set()
 """Trackers of this process that failed or hung."""
@@ -101,7 +103,7 @@ def search(asked: Asked, show: Show | None = None) -> dict[str, Any]:
     settings = as_json(dataclasses.asdict(dataclasses.replace(task.config, device="")))
     path = folder.journal(task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Journal(path, config=settings) as journal:
+    with _opened(path, settings) as journal:
         if journal.config != settings:
             raise NeuroGymError(f"{path}: expected a run of these settings, found another; remove it, or choose another --out")
         try:
@@ -121,6 +123,17 @@ def search(asked: Asked, show: Show | None = None) -> dict[str, Any]:
         "hardware": machine.hardware(task.config.device),
     }
     return about | made_with | found
+
+
+def _opened(path: Path, settings: dict[str, Any]) -> Journal:
+    ends = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Journal(path, config=settings)
+        except JournalInUse:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.5)
 
 
 def _tracked(asked: Asked, experiment: Experiment, agent: str, natural: Natural, journal: Journal) -> AgentResult:

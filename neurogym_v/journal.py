@@ -40,6 +40,10 @@ class JournalError(NeuroGymError):
     """The journal cannot be opened, is damaged, or does not fit what is asked of it."""
 
 
+class JournalInUse(JournalError):
+    """Another process has it open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Presentations shown in one go."""
@@ -191,8 +195,9 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            reason = "another process has it open" if "locked" in str(error) else str(error)
-            raise JournalError(f"journal {self.path}: expected a whole, writable SQLite file, got: {reason}") from error
+            if "locked" in str(error):
+                raise JournalInUse(f"journal {self.path}: expected nobody at it, but another process has it open") from error
+            raise JournalError(f"journal {self.path}: expected a whole, writable SQLite file, got: {error}") from error
 
 
 def _block(columns: list[tuple[Any, ...]]) -> Block:

@@ -18,10 +18,12 @@ import pytest
 from neurogym_v.benchmarks import runs, suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines import load_engine
+from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.cli import main
 from neurogym_v.experiment import Experiment, RunConfig, Watcher
+from neurogym_v.journal import Journal
 from neurogym_v.types import NeuroGymError
 
 SUITE = """
@@ -45,13 +47,6 @@ noises = ["poisson+lost:0.2"]
 TIMES = ("wall_s", "agent_s")
 
 
-class Here:
-    """An engine without processes."""
-
-    def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        return ((place, work(task)) for place, task in enumerate(tasks))
-
-
 @pytest.fixture(scope="module")
 def mine() -> Suite:
     return suite.parse(SUITE, where="mine.toml")
@@ -61,7 +56,7 @@ def mine() -> Suite:
 def done(mine: Suite, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """All of it, done in this process."""
     folder = Folder(tmp_path_factory.mktemp("done"))
-    run_all(mine, mine.tasks(), folder, Here())
+    run_all(mine, mine.tasks(), folder, Serial())
     return folder
 
 
@@ -94,7 +89,7 @@ def test_nothing_is_done_twice_and_what_is_missing_is_done_again_the_same(mine: 
     times = {file: file.stat().st_mtime_ns for file in done.path.glob("agents/*/*.json")}
     done.result(first).unlink()
     counts: list[tuple[int, int]] = []
-    run_all(mine, mine.tasks(), done, Here(), lambda finished, of: counts.append((finished, of)))
+    run_all(mine, mine.tasks(), done, Serial(), lambda finished, of: counts.append((finished, of)))
     assert counts == [(3, 4), (4, 4)] and found(done) == before
     changed = [file for file, at in times.items() if file.stat().st_mtime_ns != at]
     assert changed == [done.result(first)]
@@ -118,11 +113,11 @@ def test_a_run_that_was_cut_off_goes_on_from_its_journal(
 
     monkeypatch.setattr(Experiment, "search", lambda self, *given: search(self, *given[:3], Watcher(round=stop)))
     with pytest.raises(KeyboardInterrupt):
-        run_all(mine, mine.tasks(), Folder(tmp_path), Here())
+        run_all(mine, mine.tasks(), Folder(tmp_path), Serial())
     (journal,) = tmp_path.rglob("*.sqlite")
     assert journal == Folder(tmp_path).journal(mine.tasks()[0])
     monkeypatch.undo()
-    run_all(mine, mine.tasks(), Folder(tmp_path), Here())
+    run_all(mine, mine.tasks(), Folder(tmp_path), Serial())
     assert found(Folder(tmp_path)) == found(done)
     assert not list(tmp_path.rglob("*.sqlite*"))
 
@@ -133,7 +128,7 @@ def test_results_of_another_suite_are_never_mixed_in(mine: Suite, done: Folder) 
         old = next(line for line in SUITE.splitlines() if line.startswith(key))
         other = suite.parse(SUITE.replace(old, change), where="other.toml")
         with pytest.raises(NeuroGymError, match=rf"expected results of mine-v\d, found others \({key}: .*choose another --out"):
-            run_all(other, other.tasks(), done, Here())
+            run_all(other, other.tasks(), done, Serial())
     more = suite.parse(SUITE.replace('"cma_es"]', '"cma_es", "nes"]'), where="more.toml")
     done.open(more)  # more agents are welcome
 
@@ -159,7 +154,7 @@ def test_an_agent_that_fails_stops_nobody(
     )
     (tmp_path / "mine.toml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neurogym_v.cli.bench.load_engine", lambda *_, **__: Here())
+    monkeypatch.setattr("neurogym_v.cli.bench.load_engine", lambda *_, **__: Serial())
     assert main(["bench", "mine.toml", "--agents", "broken:Broken", "random", "--out", "out"]) == 0
     said = capsys.readouterr().out
     assert "failed: broken:Broken: RuntimeError: no idea" in said and "0/2" in said and "2/2" in said
@@ -189,20 +184,20 @@ def test_what_cannot_be_run_is_refused_in_one_line(
 
 
 def test_a_full_disk_is_nobodys_result(mine: Suite, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(SUITE)
     code = (
-        "import resource, signal; from pathlib import Path; from tests_bench import Here, SUITE\n"
+        "import resource, signal, sys\n"
+        "from neurogym_v.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from neurogym_v.benchmarks import suite, runs, bench\n"
-        "mine = suite.parse(SUITE, where='mine.toml')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))\n"
-        f"bench.run_all(mine, mine.tasks(), runs.Folder(Path({str(tmp_path / 'out')!r})), Here())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))\n"
+        "main(['bench', 'mine.toml', '--engine', 'serial', '--out', 'out'])\n"
     )
-    (tmp_path / "tests_bench.py").write_text(Path(__file__).read_text())
-    for limit in (20_000, 200_000):  # natural images do not fit, a journal does not
-        command = [sys.executable, "-c", code.replace("LIMIT", str(limit))]
+    for limit in (20_000, 200_000):  # not even a journal can be begun; a search is cut off
+        command = [sys.executable, "-c", code, str(limit)]
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert run.returncode == 1 and not list((tmp_path / "out").glob("agents/*/*.json")), run.stderr
-    run_all(mine, mine.tasks(), Folder(tmp_path / "out"), Here())
+        assert "expected a whole, writable SQLite file, got: disk I/O error" in run.stderr and len(run.stderr.splitlines()) == 1
+        assert not list((tmp_path / "out").glob("agents/*/*.json"))
+    run_all(mine, mine.tasks(), Folder(tmp_path / "out"), Serial())
 
 
 def test_a_bench_that_is_killed_again_and_again_ends_as_if_it_never_was(mine: Suite, done: Folder, tmp_path: Path) -> None:
@@ -225,10 +220,26 @@ def test_a_bench_that_is_killed_again_and_again_ends_as_if_it_never_was(mine: Su
     assert found(Folder(tmp_path / "out")) == found(done)
 
 
+def test_a_worker_that_is_still_at_a_journal_is_waited_for(
+    mine: Suite, done: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, task = Folder(tmp_path), mine.tasks()[0]
+    folder.open(mine)
+    folder.journal(task).parent.mkdir(parents=True)
+    other = Journal(folder.journal(task), config={})
+    monkeypatch.setattr(runs, "PATIENCE_S", 0.0)
+    with pytest.raises(NeuroGymError, match="expected nobody at it, but another process has it open"):
+        run_all(mine, [task], folder, Serial())
+    monkeypatch.undo()
+    monkeypatch.setattr("time.sleep", lambda _: (other.close(), folder.journal(task).unlink()))
+    run_all(mine, [task], folder, Serial())
+    assert found(folder).items() <= found(done).items()
+
+
 def test_runs_in_lockstep_come_to_the_same(mine: Suite, done: Folder, tmp_path: Path) -> None:
     calls: list[int] = []
 
-    class Counting(Here):
+    class Counting(Serial):
         def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
             calls.extend(len(group) for group in tasks)
             return super().each(work, tasks)
@@ -239,7 +250,7 @@ def test_runs_in_lockstep_come_to_the_same(mine: Suite, done: Folder, tmp_path: 
 
 def test_every_run_of_a_bench_is_told_to_trackers(mine: Suite, done: Folder, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "bench")
-    run_all(mine, mine.tasks(), folder, Here(), track=[f"csv:{tmp_path / 'tracked'}"])
+    run_all(mine, mine.tasks(), folder, Serial(), track=[f"csv:{tmp_path / 'tracked'}"])
     assert found(folder) == found(done)
     with (tmp_path / "tracked" / "index.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from neurogym_v.benchmarks.engines import load_engine
+from neurogym_v.benchmarks.engines import ENGINES, load_engine
 from neurogym_v.benchmarks.engines.local import Local
 from neurogym_v.types import NeuroGymError
 
-SOON = 60.0
+SOON = 180.0
 """Seconds in which a process has started, on a machine with much else to do."""
 
 
@@ -56,11 +56,34 @@ def times(folder: Path) -> dict[int, int]:
     return {int(file.name): len(file.read_text().splitlines()) for file in folder.iterdir()}
 
 
-def test_every_task_is_done_once_and_results_come_with_their_place(square: Any, tmp_path: Path) -> None:
+@pytest.fixture(params=ENGINES)
+def name(request: pytest.FixtureRequest) -> str:
+    if request.param == "dask":
+        pytest.importorskip("distributed")
+    return str(request.param)
+
+
+def test_every_task_is_done_once_and_results_come_with_their_place(name: str, square: Any, tmp_path: Path) -> None:
+    engine = load_engine(name, jobs=1 if name == "serial" else 2)
     tasks = [(tmp_path, number) for number in range(6)]
-    assert sorted(Local(2).each(square, tasks)) == [(place, place**2) for place in range(6)]
+    assert sorted(engine.each(square, tasks)) == [(place, place**2) for place in range(6)]
     assert times(tmp_path) == dict.fromkeys(range(6), 1)
-    assert list(Local(2).each(square, [])) == []
+    assert list(engine.each(square, [])) == []
+
+
+def test_what_the_work_raises_is_raised_here(name: str, square: Any, tmp_path: Path) -> None:
+    with pytest.raises(NeuroGymError, match="expected another number, got 7"):
+        list(load_engine(name, jobs=1).each(square, [(tmp_path, 7), (tmp_path, 8)]))
+
+
+def test_no_jobs_at_all_is_one_line(name: str) -> None:
+    with pytest.raises(NeuroGymError, match="expected 1 (or more|job), got 0"):
+        load_engine(name, jobs=0)
+
+
+def test_engine_serial_does_one_at_a_time() -> None:
+    with pytest.raises(NeuroGymError, match="engine serial: expected 1 job, got 2; engine local does several at a time"):
+        load_engine("serial", jobs=2)
 
 
 def test_a_killed_process_costs_no_result(square: Any, tmp_path: Path) -> None:
@@ -74,11 +97,6 @@ def test_what_kills_its_process_each_time_ends_in_one_line(square: Any, tmp_path
     with pytest.raises(NeuroGymError, match="processes were killed 3 times, perhaps for their memory; start again to go on"):
         found.extend(Local(1).each(square, [(tmp_path, 2), (tmp_path, 666)]))
     assert found == [(0, 4)] and times(tmp_path)[666] == 3
-
-
-def test_what_the_work_raises_is_raised_here(square: Any, tmp_path: Path) -> None:
-    with pytest.raises(NeuroGymError, match="expected another number, got 7"):
-        list(Local(1).each(square, [(tmp_path, 7), (tmp_path, 8)]))
 
 
 def listening(command: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -196,8 +214,9 @@ def test_dask_comes_to_the_same_though_a_worker_is_killed_and_the_scheduler_star
     assert not list((folder / "dask").rglob("*.sqlite*"))
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, unused_port: int) -> None:
+def test_a_scheduler_that_is_not_there_is_one_line(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
+    monkeypatch.setattr("neurogym_v.benchmarks.engines.dask.TIMEOUT_S", 1.0)
     address = f"tcp://127.0.0.1:{unused_port}"
     with pytest.raises(NeuroGymError, match=f"expected a scheduler at {address}, none answers; start one with"):
         load_engine("dask", address=address)

@@ -33,10 +33,12 @@ class Dask:
     """Workers of a scheduler at `address`; without one, `jobs` processes of this machine (one a core by default).
 
     Raises:
-        NeuroGymError: dask.distributed is not installed, or no scheduler answers.
+        NeuroGymError: dask.distributed is not installed, fewer than one job, or no scheduler answers.
     """
 
     def __init__(self, jobs: int | None = None, *, address: str | None = None, patience_s: float = PATIENCE_S) -> None:
+        if jobs is not None and jobs < 1:  # dask would wait for a worker that never comes
+            raise NeuroGymError(f"jobs: expected 1 or more, got {jobs}")
         self._distributed = require("distributed", user="engine dask", extra="dask")
         self._address, self._jobs, self._patience_s = address, jobs, patience_s
         if address:
