@@ -24,6 +24,7 @@ import numpy as np
 from neurogym_v import __version__, cast
 from neurogym_v.benchmarks import machine
 from neurogym_v.benchmarks.suite import Suite, Task
+from neurogym_v.benchmarks.suite import of as suite_of
 from neurogym_v.experiment import AgentResult, Experiment, RunConfig, Watcher
 from neurogym_v.files import as_json, write_json
 from neurogym_v.journal import Journal, JournalInUse
@@ -74,6 +75,23 @@ class Folder:
                 f"{self.path}: expected results of {suite.id}, found others ({key}: {theirs.get(key)!r}); choose another --out"
             )
         return str(theirs.get("id", ""))
+
+    def suite(self) -> Suite:
+        """Whose results are here: all agents and seeds of which there are any.
+
+        Raises:
+            NeuroGymError: it is no folder of a bench, or nothing is done yet.
+        """
+        file = self.path / SUITE
+        if not file.is_file():
+            raise NeuroGymError(f"{self.path}: expected the folder of a bench, found no {SUITE} in it")
+        told = {key: value for key, value in read_json(file).items() if key not in ("id", "cast")}
+        results = [read_json(result) for result in sorted(self.path.glob("agents/*/*.json"))]
+        if not results:
+            raise NeuroGymError(f"{self.path}: expected a run that is done, found none yet")
+        agents = sorted({str(result["agent"]) for result in results})
+        seeds = sorted({int(result["config"]["seed"]) for result in results})
+        return suite_of(told | {"agents": agents, "seeds": seeds}, where=str(file))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

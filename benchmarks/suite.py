@@ -153,12 +153,20 @@ def parse(text: str, *, where: str) -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise NeuroGymError(f"suite {where}: expected TOML, got: {error}") from None
     grids = read.pop("grid", [])
+    return of(read | {"grids": grids}, where=where)
+
+
+def of(read: Mapping[str, Any], *, where: str) -> Suite:
+    """A suite from what TOML or JSON holds.
+
+    Raises:
+        NeuroGymError: as `parse`.
+    """
+    grids = read.get("grids")
     if not isinstance(grids, list) or not grids:
         raise NeuroGymError(f"suite {where}: expected at least one [[grid]] with a neuron and its sites, got none")
-    suite: Suite = _record(Suite, read | {"grids": tuple(_record(Grid, grid, where) for grid in grids)}, where)
-    if unknown := sorted(
-        suite.testing.keys() - {"agents", "seeds", "budget", "report_at", "recommend", "batch_size", "generator"}
-    ):
+    suite: Suite = _record(Suite, {**read, "grids": tuple(_record(Grid, grid, where) for grid in grids)}, where)
+    if unknown := sorted(suite.testing.keys() - SMALLER):
         raise NeuroGymError(f"suite {where}: [testing] cannot change {', '.join(unknown)}")
     for grid in suite.grids:
         if strangers := sorted(set(grid.held_out) - set(grid.sites)):
@@ -194,7 +202,7 @@ def _fits(value: Any, kind: str) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
     match kind:
         case "str" | "str | None":
-            return isinstance(value, str)
+            return isinstance(value, str) or (value is None and kind != "str")
         case "int":
             return whole
         case "tuple[int, ...]":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,25 @@ def test_a_bench_that_is_killed_again_and_again_ends_as_if_it_never_was(mine: Su
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert found(Folder(tmp_path / "out")) == found(done)
+
+
+def test_the_page_of_a_folder_has_all_who_are_done(
+    mine: Suite, done: Folder, tmp_path: Path, capsys: Any, refused: Any
+) -> None:
+    copied = Folder(shutil.copytree(done.path, tmp_path / "copied"))
+    assert main(["report", str(copied.path)]) == 0
+    page = (copied.path / "index.html").read_text()
+    assert "random" in page and "cma_es" in page and "index.html (" in capsys.readouterr().out
+    copied.result(mine.tasks(["random"])[0]).unlink()
+    assert main(["report", str(copied.path), "--out", str(tmp_path / "other.html")]) == 0
+    assert "not in it: random, 1 of 2 runs are done" in capsys.readouterr().out
+    assert ">random<" not in (tmp_path / "other.html").read_text() and (copied.path / "index.html").read_text() == page
+    shutil.rmtree(copied.path / "agents")
+    assert "expected a run that is done, found none yet" in refused("report", copied.path)
+    (copied.path / "suite.json").write_text("{}")
+    copied.result(mine.tasks()[0]).parent.mkdir(parents=True)
+    shutil.copy(done.result(mine.tasks()[0]), copied.result(mine.tasks()[0]))
+    assert "suite.json: expected at least one" in refused("report", copied.path)
 
 
 def test_a_worker_that_is_still_at_a_journal_is_waited_for(

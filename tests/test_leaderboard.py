@@ -208,13 +208,17 @@ def test_an_entry_that_is_there_stays_unless_told(boards: Path, bench: Folder, c
     assert "expected no entry of cma_es yet, found one; put the new one in its place with --replace" in said
 
 
-def test_folders_that_are_no_bench(boards: Path, tmp_path: Path, capsys: Any) -> None:
+def test_folders_that_are_no_bench(boards: Path, bench: Folder, tmp_path: Path, capsys: Any) -> None:
     assert "expected the folder of a bench, found no suite.json" in refused(boards, capsys, str(tmp_path), command="add")
-    (tmp_path / "suite.json").write_text('{"name": "mine", "version": 1}')
-    assert "expected results of mine-v1, found others" in refused(boards, capsys, str(tmp_path), command="add")
-    assert main(["leaderboard", "add", str(tmp_path)]) == 2
+    other = Path(shutil.copytree(bench.path, tmp_path / "other"))
+    assert main(["leaderboard", "add", str(other)]) == 2
     said = capsys.readouterr().err
     assert "suite mine-v1: expected one that ships" in said and "--suite FILE" in said and said.count("\n") == 1
+    told = json.loads((other / "suite.json").read_text())
+    (other / "suite.json").write_text(json.dumps(told | {"budget": 120}))
+    assert "expected results of mine-v1, found others (budget: 120)" in refused(boards, capsys, str(other), command="add")
+    shutil.rmtree(other / "agents")
+    assert "expected a run that is done, found none yet" in refused(boards, capsys, str(other), command="add")
 
 
 def test_what_is_run_has_a_digest_and_what_is_said_of_it_has_none(mine: Suite) -> None:

@@ -318,7 +318,8 @@ def test_without_the_generator_the_pictures_of_the_run_are_shown(run: Path) -> N
 
 
 def test_what_is_no_run_is_refused_in_one_line(run: Path, refused: Refused) -> None:
-    assert "expected the journal of a run, found no file" in refused("report", run / "nowhere")
+    line = refused("report", run / "nowhere")
+    assert "nowhere: expected the folder of a run or of a bench, found neither journal.sqlite nor suite.json" in line
     change(run, lambda summary: summary["agents"][0].pop("final"))
     line = refused("report", run)
     assert "summary.json: expected the numbers of a run, found others (KeyError('final'))" in line

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from neurogym_v.benchmarks import suite as suites
@@ -17,8 +18,10 @@ from neurogym_v.benchmarks.leaderboard.page import page
 from neurogym_v.benchmarks.leaderboard.reading import read_entry, schema
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
+from neurogym_v.files import write_whole
 from neurogym_v.types import NeuroGymError
 
+PAGE_OF_BENCH = "index.html"
 FOLDER = re.compile(r"([A-Za-z0-9_.-]+)-v([0-9]+)")
 
 
@@ -46,16 +49,23 @@ def build(to: Path, own: Suite | None = None) -> list[Path]:
     return list(made)
 
 
-def page_of_bench(suite: Suite, agents: Sequence[str], folder: Folder, said: Said) -> str:
-    """The page of one's own bench: the same as of a leaderboard, with the agents whose runs are all done.
+def write_page(suite: Suite, folder: Folder, file: Path, source: str | None = None) -> list[str]:
+    """The page of one's own bench: that of a leaderboard, with the suite's agents whose runs are all done. Who is left out.
+
+    Args:
+        suite: with the agents and seeds that are meant.
+        source: the suite as it was named; None: by its own name.
 
     Raises:
-        NeuroGymError: no agent's are, or they were made with different code.
+        NeuroGymError: no agent's runs are all done, or they were made with different code.
     """
-    whole = [agent for agent in agents if all(folder.result(task).is_file() for task in suite.tasks([agent]))]
+    whole = [agent for agent in suite.agents if all(folder.result(task).is_file() for task in suite.tasks([agent]))]
     if not whole:
         raise NeuroGymError(f"{folder.path}: expected an agent whose runs are all done, found none yet")
-    return page(board_of(suite, (entry_of(suite, agent, folder, said) for agent in whole)))
+    said = Said(date=f"{datetime.now(UTC):%Y-%m-%d}", source=source, outdated=True)
+    html = page(board_of(suite, (entry_of(suite, agent, folder, said) for agent in whole)))
+    write_whole(file, lambda out: out.write(html.encode()))
+    return [agent for agent in suite.agents if agent not in whole]
 
 
 def suite_of(folder: Path, own: Suite | None) -> Suite | None:

@@ -17,7 +17,7 @@ import numpy as np
 from neurogym_v import __version__, cast
 from neurogym_v.benchmarks.code import code_of
 from neurogym_v.benchmarks.reduced import reduced
-from neurogym_v.benchmarks.runs import SUITE, Folder, condition, read_json, slug
+from neurogym_v.benchmarks.runs import Folder, condition, read_json, slug
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.files import as_json
 from neurogym_v.naming import GIVEN
@@ -95,18 +95,6 @@ def run_of(task: Task, result: Mapping[str, Any], natural: Mapping[str, Any] | N
 def natural_of(folder: Folder, task: Task, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """What natural images do in the condition of a run; None for one that failed, perhaps before they were measured."""
     return None if result["failed"] is not None else read_json(folder.natural(task.config))
-
-
-def agents_in(folder: Path) -> list[str]:
-    """The agents with results in the folder of a bench, by name.
-
-    Raises:
-        NeuroGymError: it is no such folder, or a result is half-written.
-    """
-    if not (folder / SUITE).is_file():
-        raise NeuroGymError(f"{folder}: expected the folder of a bench, found no {SUITE} in it")
-    firsts = [min(inner.glob("*.json"), default=None) for inner in sorted((folder / "agents").glob("*"))]
-    return sorted({str(read_json(file)["agent"]) for file in firsts if file is not None})
 
 
 def signed(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from rich.table import Table
 from neurogym_v.benchmarks import runs, suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines import ENGINES, Engine, load_engine
-from neurogym_v.benchmarks.leaderboard.build import page_of_bench
-from neurogym_v.benchmarks.leaderboard.entry import Said
+from neurogym_v.benchmarks.leaderboard.build import PAGE_OF_BENCH, write_page
 from neurogym_v.benchmarks.standings import Standing, standings, tracks
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.experiment import Experiment
-from neurogym_v.files import write_json, write_whole
+from neurogym_v.files import write_json
 from neurogym_v.registry import device_of
 from neurogym_v.stats import Estimate
 from neurogym_v.tracked import Tracked
@@ -33,7 +31,6 @@ from neurogym_v.types import NeuroGymError
 WIDTH = 120
 """Of tables where there is no terminal to fit them to."""
 NONE = "–"
-PAGE = "index.html"
 
 
 def add(commands: Any) -> None:
@@ -108,11 +105,9 @@ def _bench(chosen: argparse.Namespace) -> int:
     write_json(folder.path / "standings.json", [{"track": track, "standings": rows} for track, rows in made])
     console.print(f"numbers: {folder.path / 'standings.json'}", highlight=False, soft_wrap=True, markup=False)
     try:
-        part = replace(asked, seeds=tuple(chosen.seeds) or asked.seeds)
-        said = Said(date=f"{datetime.now(UTC):%Y-%m-%d}", source=chosen.suite, outdated=True)
-        html = page_of_bench(part, chosen.agents or asked.agents, folder, said)
-        write_whole(folder.path / PAGE, lambda file: file.write(html.encode()))
-        console.print(f"page: {folder.path / PAGE}", highlight=False, soft_wrap=True, markup=False)
+        part = replace(asked, seeds=tuple(chosen.seeds) or asked.seeds, agents=tuple(chosen.agents) or asked.agents)
+        write_page(part, folder, folder.path / PAGE_OF_BENCH, source=chosen.suite)
+        console.print(f"page: {folder.path / PAGE_OF_BENCH}", highlight=False, soft_wrap=True, markup=False)
     except NeuroGymError as error:  # runs of different code, or no agent that is done
         console.print(f"no page: {error}", highlight=False, soft_wrap=True, markup=False)
     return 0

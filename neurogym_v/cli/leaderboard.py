@@ -15,10 +15,10 @@ from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.engines import load_engine
 from neurogym_v.benchmarks.leaderboard.build import build, write_all
 from neurogym_v.benchmarks.leaderboard.checks import check
-from neurogym_v.benchmarks.leaderboard.entry import Entry, Said, agents_in, entry_of, path_of, text_of
+from neurogym_v.benchmarks.leaderboard.entry import Entry, Said, entry_of, path_of, text_of
 from neurogym_v.benchmarks.leaderboard.reading import fits, read_entry
 from neurogym_v.benchmarks.leaderboard.verify import trusted, verify
-from neurogym_v.benchmarks.runs import SUITE, Folder, read_json
+from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.registry import device_of
 from neurogym_v.types import NeuroGymError
@@ -82,16 +82,14 @@ def _suite(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(chosen: argparse.Namespace) -> int:
-    names = chosen.agents or agents_in(chosen.bench)
-    asked = _suite_of(chosen.bench, chosen.suite)
     folder = Folder(chosen.bench)
+    there = folder.suite()
+    asked = _named(there.id, chosen.suite)
     folder.open(asked)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     said = Said(by=chosen.by, note=chosen.note, date=today, source=chosen.suite, outdated=chosen.outdated)
-    if not names:
-        raise NeuroGymError(f"{chosen.bench}: expected runs of an agent, found none")
     made: dict[Path, Entry] = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(chosen.agents or there.agents):
         path = path_of(chosen.to, asked.id, name)
         if path.exists() and not chosen.replace:
             raise NeuroGymError(
@@ -151,18 +149,6 @@ def _build(chosen: argparse.Namespace) -> int:
     for path in build(chosen.to, own):
         _say(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
     return 0
-
-
-def _suite_of(bench: Path, own: str | None) -> Suite:
-    """The suite whose results are in a folder.
-
-    Raises:
-        NeuroGymError: the folder is of no bench, or of a suite that is not here.
-    """
-    if not (bench / SUITE).is_file():
-        raise NeuroGymError(f"{bench}: expected the folder of a bench, found no {SUITE} in it")
-    told = read_json(bench / SUITE)
-    return _named(f"{told.get('name')}-v{told.get('version')}", own)
 
 
 def _named(identity: str, own: str | None) -> Suite:
