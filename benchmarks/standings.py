@@ -11,8 +11,19 @@ from numpy.typing import NDArray
 
 from neurogym_v.benchmarks.reduced import TARGETS, Result, Run, hits_of, milestone, number, reduced, repeats_of
 from neurogym_v.benchmarks.suite import Suite, Task
-from neurogym_v.scoring import cluster_bootstrap, expected_running_time, iqm, stretched
+from neurogym_v.scoring import (
+    Friedman,
+    cluster_bootstrap,
+    expected_running_time,
+    friedman,
+    improvement_interval,
+    iqm,
+    stretched,
+    wilcoxon_holm,
+)
 from neurogym_v.stats import Estimate
+
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,35 @@ class Standing:
     @property
     def score(self) -> Estimate:
         return self.at[max(self.at)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Whether agents differ, and each from the first. Seeds are paired; agents without a score are left out."""
+
+    differ: Friedman | None
+    """Whether any do; None of fewer than three."""
+    p: Mapping[str, float]
+    """Agent -> p that it differs from the first (Wilcoxon's signed-rank test over sites, after Holm); NaN: no site."""
+    better: Mapping[str, Estimate]
+    """Agent -> probability that a run of it is better than one of the first on the same site, with its interval over sites."""
+
+    def tied(self, agent: str) -> bool:
+        """Whether nothing says that it differs from the first."""
+        return agent in self.p and not self.p[agent] <= ALPHA
+
+
+def compared(rows: Sequence[Standing]) -> Comparison:
+    """All with the first; rows are `standings`, highest first."""
+    scored = [row for row in rows if np.isfinite(row.scores).any()]
+    if len(scored) < 2:
+        return Comparison(differ=None, p={}, better={})
+    scores, rng = np.stack([row.scores for row in scored]), np.random.default_rng(0)
+    return Comparison(
+        differ=friedman(scores) if len(scored) > 2 else None,
+        p={scored[pair.first].agent: pair.p_holm for pair in wilcoxon_holm(scores, control=0)},
+        better={row.agent: improvement_interval(row.scores, scores[0], rng) for row in scored[1:]},
+    )
 
 
 def tracks(tasks: Iterable[Task]) -> list[Track]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neurogym_v.benchmarks import suite
-from neurogym_v.benchmarks.standings import Track, standings, tracks
+from neurogym_v.benchmarks.standings import Track, compared, standings, tracks
 from neurogym_v.benchmarks.suite import Suite
 
 SUITE = """
@@ -138,3 +138,26 @@ def test_a_site_that_was_lost_has_no_score(mine: Suite) -> None:
 def test_what_an_agent_says_of_itself_is_held_against_the_truth(mine: Suite) -> None:
     row = rows(mine, grid("good", [[1.0, 1.0]] * 4, diagnostics={"incumbent_hz": 45.0}))["good"]
     assert row.optimism == pytest.approx((45 - 30) / 30)
+
+
+def test_all_are_compared_with_the_first_and_with_chance(mine: Suite) -> None:
+    close = [[1.4, 1.4], [1.0, 1.1], [1.5, 1.3], [1.1, 1.1]]
+    found = compared(list(rows(mine, grid("good", GOOD) + grid("close", close) + grid("bad", BAD)).values()))
+    # of each site's four pairs of runs, one half for equal ones: 1/2, 7/8, 1/4 and 0
+    assert found.better["close"].value == pytest.approx(np.mean([0.5, 0.875, 0.25, 0.0]))
+    assert found.better["bad"].value == 0.0 and set(found.better) == {"close", "bad"}
+    assert found.better["close"].low < found.better["close"].value < found.better["close"].high
+    # ahead on all four sites: one of 16 ways to give signs to their ranks, on either side, and that of two tests
+    assert found.p["bad"] == pytest.approx(2 * 2 / 16) and found.tied("close") and not found.tied("good")
+    assert found.differ is not None
+    np.testing.assert_allclose(found.differ.mean_ranks, [5.5 / 4, 6.5 / 4, 3.0])  # they are equal on the first site
+    chi_squared = (12 / (4 * 3 * 4) * (5.5**2 + 6.5**2 + 12**2) - 3 * 4 * 4) / (1 - 6 / (4 * 24))
+    assert found.differ.sites == 4 and found.differ.p == pytest.approx(np.exp(-chi_squared / 2))  # of two degrees of freedom
+
+
+def test_one_agent_or_one_without_a_score_is_compared_with_nobody(mine: Suite) -> None:
+    alone = list(rows(mine, grid("good", GOOD)).values())
+    nothing = list(rows(mine, grid("bad", BAD, sanity_check=True)).values())
+    for some in ([], alone, alone + nothing):
+        found = compared(some)
+        assert found.differ is None and not found.p and not found.better and not found.tied("good")

@@ -129,6 +129,18 @@ def test_every_choice_shows_what_a_hand_finds(opened: Any, board: Board) -> None
     assert seen > 15
 
 
+def test_every_agent_is_compared_with_the_first(opened: Any, board: Board) -> None:
+    page = opened()
+    for choice in ("all", "kind:complex"):
+        page.locator("#sites").select_option(choice)
+        view = board.view(0, choice)
+        assert view is not None
+        shares = [view.compared.better[row.agent].value for row in view.rows[1:]]
+        assert column(page, "beats 1st") == ["–", *(f"{share:.0%}" for share in shares)]
+    below = page.locator("p.below").inner_text()
+    assert "Friedman's test of 3 agents on 3 sites, chi squared" in below
+
+
 def test_curves_are_those_of_the_choice(opened: Any, board: Board) -> None:
     page = opened()
     page.locator("#sites").select_option("kind:simple")

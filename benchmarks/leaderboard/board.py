@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from neurogym_v.benchmarks.leaderboard.checks import NOBODY
 from neurogym_v.benchmarks.leaderboard.entry import Entry
 from neurogym_v.benchmarks.reduced import Run
-from neurogym_v.benchmarks.standings import Standing, Track, ranked, tracks
+from neurogym_v.benchmarks.standings import Comparison, Standing, Track, compared, ranked, tracks
 from neurogym_v.benchmarks.suite import Suite
-from neurogym_v.scoring import ecdf, iqm, performance_profile, wilcoxon_holm
+from neurogym_v.scoring import ecdf, iqm, performance_profile
 
 POINTS = 61
 """Of a curve."""
-ALPHA = 0.05
 HELD = ("all", "held", "other")
 """All sites, those that nothing may be tuned on, the others."""
 Place = tuple[str, int]
@@ -50,16 +49,11 @@ class View:
     track: Track
     rows: tuple[Standing, ...]
     """Highest first."""
-    p: Mapping[str, float]
-    """Agent -> p that it differs from the first, paired over sites, after Holm; NaN: there is nothing to test."""
+    compared: Comparison
     reached: Mapping[str, NDArray[np.float64]]
     """Agent -> (POINTS,) share of pairs of a run and a target that are reached within `Board.spent` presentations."""
     above: Mapping[str, NDArray[np.float64]]
     """Agent -> (POINTS,) share of runs above `Board.taus`."""
-
-    def tied(self, agent: str) -> bool:
-        """Whether nothing says that it differs from the first."""
-        return agent in self.p and not self.p[agent] <= ALPHA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,14 +128,10 @@ def _choices(sites: Sequence[Site]) -> dict[tuple[str, str], list[Site]]:
 def _view(suite: Suite, track: Track, runs: Mapping[str, Sequence[Run]], taus: NDArray[np.float64]) -> View:
     rows = ranked(suite, track, runs)
     spent, rng = np.linspace(0, suite.budget, POINTS), np.random.default_rng(0)
-    p: dict[str, float] = {}
-    if len(rows) > 1:
-        pairs = wilcoxon_holm(np.stack([row.scores for row in rows]), control=0)
-        p = {rows[pair.first].agent: pair.p_holm for pair in pairs}
     return View(
         track=track,
         rows=tuple(rows),
-        p=p,
+        compared=compared(rows),
         reached={row.agent: ecdf(row.hits, spent, rng, resamples=1).value for row in rows},
         above={row.agent: performance_profile(row.scores, taus, rng, resamples=1).value for row in rows},
     )

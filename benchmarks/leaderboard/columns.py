@@ -38,6 +38,7 @@ def columns(board: Board) -> list[Column]:
             about="relative activation of the recommended image: interquartile mean of runs, with its 95% interval over sites",
         ),
         *earlier,
+        Column(name="beats 1st", about="probability that a run of it is better than one of the first agent on the same site"),
         Column(name=f"best of {suite.recommend}", about="chosen on one half of its repeats, scored on the other"),
         Column(name="noise-free", about="from expected rates, which no agent sees"),
         Column(name="contrast matched", about="with the brightness and contrast of the best natural image"),
@@ -63,10 +64,11 @@ def _row(board: Board, view: View, row: Standing, rank: int) -> list[Cell]:
     held = [_plain(score_on(view, row.agent, sites)) for sites in apart] if _split(board) else []
     scored = np.isfinite(row.score.value)
     return [
-        Cell(text=str(rank) if scored else NONE, order=-rank, note=TIE if scored and view.tied(row.agent) else ""),
+        Cell(text=str(rank) if scored else NONE, order=-rank, note=TIE if scored and view.compared.tied(row.agent) else ""),
         Cell(text=row.agent, note=_remarks(row)),
         _estimate(row.score),
         *map(_estimate, earlier),
+        _share(view.compared.better.get(row.agent, Estimate(np.nan, np.nan, np.nan))),
         _estimate(row.best),
         _estimate(row.expected),
         _estimate(row.contrast_matched),
@@ -100,7 +102,8 @@ def _estimate(found: Estimate) -> Cell:
 def _share(found: Estimate) -> Cell:
     if not np.isfinite(found.value):
         return Cell(text=NONE)
-    return Cell(text=f"{found.value:.0%}", order=found.value, note=f"[{found.low:.0%}, {found.high:.0%}]")
+    note = f"[{found.low:.0%}, {found.high:.0%}]" if np.isfinite(found.low) else ""
+    return Cell(text=f"{found.value:.0%}", order=found.value, note=note)
 
 
 def _plain(value: float, decimals: int = 2) -> Cell:

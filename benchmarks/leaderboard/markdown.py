@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from neurogym_v.benchmarks.leaderboard.board import Board, View
 from neurogym_v.benchmarks.leaderboard.columns import AGENT, TIE, cells, columns
+from neurogym_v.benchmarks.leaderboard.words import differ
 from neurogym_v.report.parts import Cell
 
 HEAD = """# Leaderboards
@@ -36,7 +37,7 @@ def _board(board: Board) -> str:
     for at, track in enumerate(board.tracks):
         named = f"### {_code(track.noise)}, {_text(track.objective)}\n\n" if len(board.tracks) > 1 else ""
         view = board.view(at)
-        made.append(named + (_table(board, view) if view else ""))
+        made.append(named + (f"{_table(board, view)}\n{_text(differ(view))}\n" if view else ""))
     sites = f"{len(board.sites)} sites, {len(suite.seeds)} seed{'s' * (len(suite.seeds) > 1)}, {suite.budget:,} presentations"
     about = f"{_text(suite.about)} {sites}. [Images, curves and every entry]({suite.id}.html)."
     return f"## {_text(suite.title)}: {suite.id}\n\n{about}\n\n" + "\n".join(made)

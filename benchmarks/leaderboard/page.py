@@ -36,7 +36,9 @@ def page(board: Board) -> str:
     html = parts.document(
         f"{board.suite.title}: {board.suite.id}",
         parts.numbers(words.headline(board, view)),
-        parts.section("Standings", _filters(board), _table(board, view, colours), words.notes(board), about=words.STANDINGS),
+        parts.section(
+            "Standings", _filters(board), _table(board, view, colours), words.notes(board, view), about=words.STANDINGS
+        ),
         parts.section("How soon, and how far", *_curves(board, view, colours), about=words.CURVES),
         parts.section("What they found", *_films(board, agents), about=words.FILMS),
         parts.section("The entries", *(_details(board, agent, at) for at, agent in enumerate(agents)), about=words.ENTRIES),

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from neurogym_v.benchmarks.leaderboard.board import Board, Site, View
@@ -43,16 +44,27 @@ FEW = 10
 FOOT = "Made by neurogym-v leaderboard build from the entries alone. The page needs no network and no other file."
 
 
-def notes(board: Board) -> Markup:
+def notes(board: Board, view: View) -> Markup:
     """Below the table."""
     few = "; few sites tell few agents apart" if len(board.sites) < FEW else ""
-    return tag("p", tag("b", TIE), NOTE, few, ". Their order among each other says little.", class_="below")
+    said = f". Their order among each other says little. {differ(view)}"
+    return tag("p", tag("b", TIE), NOTE, few, said, class_="below")
+
+
+def differ(view: View) -> str:
+    """Whether the agents of a view differ at all."""
+    found = view.compared.differ
+    if found is None or not np.isfinite(found.p):
+        return ""
+    p = "< 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
+    where = f"{len(found.mean_ranks)} agents on {found.sites} sites"
+    return f"Whether any differ: Friedman's test of {where}, chi squared {found.statistic:.1f}, p {p}."
 
 
 def headline(board: Board, view: View) -> list[tuple[str, str, str]]:
     """(number, unit, what it is)"""
     first = view.rows[0]
-    tied = sum(view.tied(row.agent) for row in view.rows)
+    tied = sum(view.compared.tied(row.agent) for row in view.rows)
     interval = f"[{number(first.score.low, 2)}, {number(first.score.high, 2)}]"
     return [
         (str(len(view.rows)), "agents", f"on {len(board.sites)} sites, seeds {len(board.suite.seeds)}"),

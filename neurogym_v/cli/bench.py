@@ -19,7 +19,7 @@ from neurogym_v.benchmarks import runs, suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines import ENGINES, Engine, load_engine
 from neurogym_v.benchmarks.leaderboard.build import PAGE_OF_BENCH, write_page
-from neurogym_v.benchmarks.standings import Standing, standings, tracks
+from neurogym_v.benchmarks.standings import Standing, compared, standings, tracks
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.experiment import Experiment
 from neurogym_v.files import write_json
@@ -31,6 +31,8 @@ from neurogym_v.types import NeuroGymError
 WIDTH = 120
 """Of tables where there is no terminal to fit them to."""
 NONE = "–"
+FEW = 10
+"""Sites."""
 
 
 def add(commands: Any) -> None:
@@ -100,6 +102,8 @@ def _bench(chosen: argparse.Namespace) -> int:
         console.print(
             table(asked, f"{track.noise}, {track.objective}: {len(track.sites)} sites, seeds {len(track.seeds)}", rows)
         )
+        if said := told_apart(rows):
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
     for agent, why in dict.fromkeys((row.agent, why) for _, rows in made for row in rows for why in row.failed):
         console.print(f"failed: {agent}: {why}", highlight=False, markup=False, soft_wrap=True)
     write_json(folder.path / "standings.json", [{"track": track, "standings": rows} for track, rows in made])
@@ -179,6 +183,17 @@ def table(asked: Suite, title: str, rows: Sequence[Standing]) -> Table:
             f"{row.done}/{row.of}",
         )
     return made
+
+
+def told_apart(rows: Sequence[Standing]) -> str:
+    """Who may be as good as the first; "" where there is nobody to compare it with."""
+    found = compared(rows)
+    tied = [row.agent for row in rows if found.tied(row.agent)]
+    if not found.p:
+        return ""
+    sites = len(rows[0].scores)
+    few = f" ({sites} sites tell few agents apart)" if sites < FEW else ""
+    return f"not told apart from {rows[0].agent}{few}: {', '.join(tied) or 'nobody'} (Wilcoxon over sites, after Holm)"
 
 
 def _list(console: Console) -> int:
