@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from hypothesis import strategies as st
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines.serial import Serial
-from neurogym_v.benchmarks.leaderboard.entry import digest, latent, parameters, signed, text_of
+from neurogym_v.benchmarks.leaderboard.board import board_of
+from neurogym_v.benchmarks.leaderboard.build import write_page
+from neurogym_v.benchmarks.leaderboard.entry import Said, digest, entry_of, latent, parameters, signed, text_of
+from neurogym_v.benchmarks.leaderboard.pictures import shown
 from neurogym_v.benchmarks.leaderboard.reading import read_entry, schema
 from neurogym_v.benchmarks.reduced import repeats_of
 from neurogym_v.benchmarks.runs import Folder, read_json
@@ -219,6 +223,18 @@ def test_folders_that_are_no_bench(boards: Path, bench: Folder, tmp_path: Path, 
     assert "expected results of mine-v1, found others (budget: 120)" in refused(boards, capsys, str(other), command="add")
     shutil.rmtree(other / "agents")
     assert "expected a run that is done, found none yet" in refused(boards, capsys, str(other), command="add")
+
+
+def test_images_of_all_seeds_are_shown_where_there_are_few_and_compared(boards: Path, bench: Folder, mine: Suite) -> None:
+    file = boards.parent / "page.html"
+    write_page(mine, bench, file)
+    page = file.read_text()
+    for agent in ("random", "cma_es"):
+        frames = re.findall(rf"{agent}, seed (\d)", page.replace("\u200b", ""))
+        assert frames == ["0", "0", "1", "1"] * 2  # below the image, and where it is enlarged
+    assert len(re.findall(r"repeated searches.{1,80}\d+% \[\d+%, \d+%\] of pairs", page, re.DOTALL)) == 2
+    many = [{**entry_of(mine, "random", bench, Said(date="2026-01-02")), "agent": f"random{n}"} for n in range(7)]
+    assert shown(board_of(mine, many)) == (0,)
 
 
 def test_what_is_run_has_a_digest_and_what_is_said_of_it_has_none(mine: Suite) -> None:

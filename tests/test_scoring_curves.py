@@ -13,6 +13,7 @@ from scipy import stats
 
 from neurogym_v.benchmarks.coverage import false_sites
 from neurogym_v.scoring import (
+    alike,
     area_under,
     bootstrap_test,
     cluster_bootstrap,
@@ -200,3 +201,24 @@ def test_what_cannot_be_scored_is_refused_in_one_line(call: Callable[[], object]
     with pytest.raises(NeuroGymError) as refusal:
         call()
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_images_of_a_site_are_alike_as_far_as_they_differ_from_those_of_others() -> None:
+    rng = np.random.default_rng(3)
+    own = rng.standard_normal((6, 1, 50))
+    found = alike(10 + own + 0.1 * rng.standard_normal((6, 3, 50)), rng)
+    assert found.value == 1.0 and (found.low, found.high) == (1.0, 1.0)
+    chance = alike(rng.standard_normal((40, 3, 50)), rng)
+    assert chance.low < 0.5 < chance.high
+    assert alike(np.ones((4, 2, 5)), rng).value == 0.5  # they are all the same
+    # by hand: of the first site's pairs with others (-1, -1, 1, 1 times alike) its own, which are equal, beat half
+    places = np.array([[[1, -1], [1, -1]], [[-1, 1], [1, -1]]], dtype=float)
+    assert alike(places, rng).value == pytest.approx((0.75 + 0.25) / 2)
+    gaps = own + 0.1 * rng.standard_normal((6, 3, 50))
+    gaps[0, 1:] = np.nan  # has nothing to be compared with
+    gaps[1, 2] = np.nan
+    assert alike(gaps, rng).value == 1.0
+    assert np.isnan(alike(gaps[:1], rng).value) and np.isnan(alike(gaps[:, :1], rng).value)
+    assert np.isnan(alike(np.full((3, 2, 4), np.nan), rng).value)
+    with pytest.raises(NeuroGymError, match=r"expected \(sites, seeds, features\), got an array of shape \(4, 2\)"):
+        alike(np.ones((4, 2)), rng)

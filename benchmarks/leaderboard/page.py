@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from neurogym_v.benchmarks.leaderboard import words
 from neurogym_v.benchmarks.leaderboard.board import HELD, Board, View
 from neurogym_v.benchmarks.leaderboard.columns import AGENT, cells, columns
-from neurogym_v.benchmarks.leaderboard.pictures import pictures, shown
+from neurogym_v.benchmarks.leaderboard.pictures import Drawn, draw_all, pictures, repeatable, runs_of, shown
 from neurogym_v.report import charts, parts
 from neurogym_v.report.axes import Key, Scale, ink, tag
 from neurogym_v.report.marks import Line
 from neurogym_v.report.parts import Cell, Picture
+from neurogym_v.stats import Estimate
 
 OWN_COLOURS = 6
 """Of the style sheet of all pages; further agents get colours around the circle."""
@@ -33,6 +34,8 @@ def page(board: Board) -> str:
     view = board.views[0]
     agents = [row.agent for row in view.rows]
     colours = {agent: colour(place) for place, agent in enumerate(agents)}
+    drawn = draw_all(board)
+    alike = repeatable(board, drawn)
     html = parts.document(
         f"{board.suite.title}: {board.suite.id}",
         parts.numbers(words.headline(board, view)),
@@ -40,8 +43,12 @@ def page(board: Board) -> str:
             "Standings", _filters(board), _table(board, view, colours), words.notes(board, view), about=words.STANDINGS
         ),
         parts.section("How soon, and how far", *_curves(board, view, colours), about=words.CURVES),
-        parts.section("What they found", *_films(board, agents), about=words.FILMS),
-        parts.section("The entries", *(_details(board, agent, at) for at, agent in enumerate(agents)), about=words.ENTRIES),
+        parts.section("What they found", *_films(board, agents, drawn), about=words.films(board)),
+        parts.section(
+            "The entries",
+            *(_details(board, agent, at, alike.get(agent)) for at, agent in enumerate(agents)),
+            about=words.ENTRIES,
+        ),
         parts.section("Submit", parts.command(words.submit(board)), about=words.SUBMIT),
         tag("script", _data(board, agents), type="application/json", id="board"),
         eyebrow="NeuroGym-V leaderboard",
@@ -113,35 +120,39 @@ def _curves(board: Board, view: View, colours: dict[str, str]) -> list[Markup]:
     return [tag("div", drawn, class_="curves"), legend]
 
 
-def _films(board: Board, agents: list[str]) -> list[Markup]:
+def _films(board: Board, agents: list[str], drawn: Drawn) -> list[Markup]:
     """What is seen of each site: the best natural image, and what each agent found, highest on all sites first."""
-    drawn, made = pictures(board), list[Markup]()
+    uris, runs, seeds, made = pictures(board, drawn), runs_of(board), shown(board), list[Markup]()
     for at, track in enumerate(board.tracks):
         for place, site in enumerate(board.sites):
-            if site.place not in track.sites:
-                continue
-            runs = {agent: run for agent in agents if (run := shown(board, track, agent, site.place)) is not None}
+            keys = [(track, agent, site.place, seed) for agent in agents for seed in seeds]
+            there = [key for key in keys if key in runs]
             frames = [
                 Picture(
-                    uri=drawn[track, agent, site.place], title=agent, text=words.below(agent, run), more=words.found(run, site)
+                    uri=uris[key],
+                    title=key[1],
+                    text=words.below(key[1], runs[key], seed=len(seeds) > 1),
+                    more=words.found(runs[key], site),
                 )
-                for agent, run in runs.items()
+                for key in there
             ]
-            if (natural := next(iter(runs.values()), None)) is not None:
-                uri, text = drawn.get((track, "", site.place)), f"natural\n{words.natural(natural, track)}"
-                more = f"{words.natural(natural, track, words.unit(track))}\n{natural['natural_image']}"
-                frames.insert(0, Picture(uri=uri, title="best natural image", text=text, more=more, colour="natural"))
+            if not frames:
+                continue
+            natural = runs[there[0]]
+            uri, text = uris.get((track, "", site.place, seeds[0])), f"natural\n{words.natural(natural, track)}"
+            more = f"{words.natural(natural, track, words.unit(track))}\n{natural['natural_image']}"
+            frames.insert(0, Picture(uri=uri, title="best natural image", text=text, more=more, colour="natural"))
             head = tag("summary", words.site(site), " ", tag("small", words.track(track) if len(board.tracks) > 1 else ""))
             film = parts.film(words.site(site), frames)
             made.append(tag("details", head, film, class_="site", data_track=at, data_site=place, open=None if made else ""))
     return made
 
 
-def _details(board: Board, agent: str, at: int) -> Markup:
+def _details(board: Board, agent: str, at: int, alike: Estimate | None) -> Markup:
     entry = board.entries[agent]
     head = tag("summary", tag("code", agent), " ", tag("small", words.summary(entry)))
     given = {name: json.dumps(value)[:SHOWN] for name, value in entry["parameters"].items()}
-    body = [parts.command(entry["command"]), parts.facts(words.facts(entry))]
+    body = [parts.command(entry["command"]), parts.facts(words.facts(entry) | words.alike(board, alike))]
     body += [parts.heading("Parameters"), parts.facts(given)] if given else []
     return tag("details", head, *body, id=f"entry-{at}", class_="entry")
 

@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from neurogym_v.benchmarks.leaderboard.board import Board, Site, View
 from neurogym_v.benchmarks.leaderboard.columns import TIE
+from neurogym_v.benchmarks.leaderboard.pictures import LOOKS, shown
 from neurogym_v.benchmarks.reduced import Run
 from neurogym_v.benchmarks.reduced import number as value
 from neurogym_v.benchmarks.standings import Track
 from neurogym_v.report.axes import tag
 from neurogym_v.report.words import number
+from neurogym_v.stats import Estimate
 
 HELD = ("held out or not", "held out", "not held out")
 MINE = "mymodule:MyAgent"
@@ -32,10 +34,6 @@ CURVES = (
     "First, the share of pairs of a run and a target (relative activations of 0.5, 0.8, 1, 1.2 and 1.5, noise-free) that is "
     "reached within so many presentations. Then the share of runs whose validated score is above a level. Sites weigh the "
     "same. The names below turn curves on and off."
-)
-FILMS = (
-    "The image that each agent recommends at the end, with its relative activation on fresh presentations, and the natural "
-    "image that drives the site most, with its rate; of one seed, in the order of the standings. A click enlarges an image."
 )
 ENTRIES = "What each agent was made with, where, and with which command."
 SUBMIT = "An agent of your own is MODULE:CLASS. What it did is one file, which others check by running a part of it again."
@@ -104,9 +102,19 @@ def natural(run: Run, one: Track, unit: str = "") -> str:
     return f"{number(value(run['test']['natural']['mean']), 1 if one.objective == 'stretch' else 2)} {unit}".strip()
 
 
-def below(agent: str, run: Run) -> str:
+def films(board: Board) -> str:
+    """Above the images."""
+    which = "of one seed" if len(shown(board)) == 1 else "of every seed"
+    return (
+        "The image that each agent recommends at the end, with its relative activation on fresh presentations, and the natural "
+        f"image that drives the site most, with its rate; {which}, in the order of the standings. A click enlarges an image."
+    )
+
+
+def below(agent: str, run: Run, *, seed: bool = False) -> str:
     """What is said below its image."""
-    return f"{breakable(agent)}\n{number(activation(run), 2)}"
+    which = f", seed {run['seed']}" if seed else ""
+    return f"{breakable(agent)}{which}\n{number(activation(run), 2)}"
 
 
 def found(run: Run, one: Site) -> str:
@@ -143,6 +151,16 @@ def facts(entry: Mapping[str, Any]) -> dict[str, str]:
         "digest of the entry": entry["sha256"][:12],
         **({"failed": "; ".join(failed)} if failed else {}),
     }
+
+
+def alike(board: Board, found: Estimate | None) -> dict[str, str]:
+    """Whether repeated searches of a site come to like images; nothing where no site was searched twice."""
+    if found is None or not np.isfinite(found.low):
+        return {}
+    share = f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]"
+    looks = f"features of {LOOKS[0]} after block {LOOKS[1]}; {track(board.tracks[0])}"
+    said = f"{share} of pairs of images of one site are more alike than those of two sites"
+    return {"repeated searches": f"{said} (chance: 50%; {looks})"}
 
 
 def submit(board: Board) -> str:

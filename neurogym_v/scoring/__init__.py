@@ -1,6 +1,7 @@
 """The statistics of benchmark and leaderboard: aggregates over sites with intervals, comparisons, profiles, run times."""
 
 from neurogym_v.scoring.aggregate import Counted, Scores, Statistic, counted, iqm, mean, median, optimality_gap, site_means
+from neurogym_v.scoring.alike import alike
 from neurogym_v.scoring.bootstrap import cluster_bootstrap, stratified_bootstrap
 from neurogym_v.scoring.compare import (
     Friedman,
@@ -26,6 +27,7 @@ __all__ = [
     "SiteTest",
     "Statistic",
     "Stretch",
+    "alike",
     "area_under",
     "bootstrap_test",
     "cluster_bootstrap",
