@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neurogym_v.scoring import Scores, SiteTest, Statistic, bootstrap_test, cluster_bootstrap, iqm, mean, median, welch
+from neurogym_v.scoring import Scores, SiteTest, Statistic, bootstrap_test, cluster_bootstrap, iqm, mean, median, paired, welch
 from neurogym_v.stats import Estimate
 
 Population: TypeAlias = Callable[[np.random.Generator, int, int], Scores]
@@ -130,6 +130,7 @@ def false_table(chosen: argparse.Namespace, bar: Progress) -> Table:
     """A row a number of repeats, a column a test and level."""
     tests: dict[str, SiteTest] = {
         "Welch": welch,
+        "paired": paired,
         "bootstrap": bootstrap_test(np.random.default_rng(chosen.seed), resamples=chosen.resamples),
     }
     runs = 8 * chosen.runs

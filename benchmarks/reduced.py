@@ -27,21 +27,17 @@ Run = Mapping[str, Any]
 """What is left of it here; all of it is JSON, where null is a number that no one knows."""
 
 
-def reduced(result: Result, natural: Mapping[str, Any] | None, budget: int) -> dict[str, Any]:
-    """The numbers of a run.
-
-    Args:
-        natural: what natural images do in its condition; None is good enough for a run that failed.
-        budget: presentations of the search, over which the area is taken.
-    """
+def reduced(result: Result, budget: int) -> dict[str, Any]:
+    """The numbers of a run; `budget` is presentations of the search, over which the area is taken."""
     about = {key: result["config"][key] for key in IDENTITY}
-    if result["failed"] is not None or natural is None:
+    if result["failed"] is not None:
         return about | {"failed": result["failed"], "sanity_check": False}
     end = max(result["milestones"], key=lambda milestone: milestone["presentations"])
     spent, heights = _curve(result)
     known = bool(np.isfinite(heights).any())
     hits = [float(hit) for hit in first_hits(spent, heights, TARGETS)]
-    repeats = {"final": end["repeats"], "natural": natural["best_scores"], "spontaneous": natural["spontaneous_scores"]}
+    final, best, grey = (np.array(end["shown"][key], dtype=np.float64) for key in ("image", "natural", "spontaneous"))
+    repeats = {"final": final, "natural": best, "spontaneous": grey, "difference": final - best}
     numbers = {
         "failed": None,
         "sanity_check": result["sanity_check"],
@@ -51,20 +47,22 @@ def reduced(result: Result, natural: Mapping[str, Any] | None, budget: int) -> d
         "presentations": result["presentations"],
         "agent_s": result["agent_s"],
         "optimism": _optimism(result, end),
-        "test": {name: _moments(np.array(values, dtype=np.float64)) for name, values in repeats.items()},
+        "test": {name: _moments(values) for name, values in repeats.items()},
     }
     return dict(as_json(about | numbers))
 
 
 def hits_of(run: Run | None) -> NDArray[np.float64]:
-    """(targets,) presentations until each; inf: never, NaN: no one knows."""
+    """(targets,) presentations until each; inf: never, as of a run that failed, NaN: no one knows."""
+    if run is not None and run["failed"] is not None:
+        return np.full(len(TARGETS), np.inf)
     if run is None or run["hits"] is None:
         return np.full(len(TARGETS), np.nan)
     return np.array([np.inf if (hit := run["hits"][f"{target:g}"]) is None else hit for target in TARGETS])
 
 
 def repeats_of(moments: Mapping[str, Any]) -> Rates:
-    """(n,) numbers with this mean and s.d.: for tests that look at nothing else, as Welch's does."""
+    """(n,) numbers with this mean and s.d.: for tests that look at nothing else, as Student's does."""
     n = int(moments["n"])
     if n < 2:
         return np.full(n, number(moments["mean"]))
@@ -104,6 +102,5 @@ def _curve(result: Result) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _optimism(result: Result, end: Mapping[str, Any]) -> float:
     """(the agent's own estimate - the noise-free rate of its image) / that rate; NaN where it gives none."""
     own = next((result["diagnostics"][key] for key in OWN_ESTIMATES if result["diagnostics"].get(key) is not None), np.nan)
-    grey, best = (number(result["natural"][key]) for key in ("spontaneous_hz", "best_hz"))
-    expected = grey + number(end["expected_relative_activation"]) * (best - grey)
+    expected = number(end["expected"])
     return float((own - expected) / expected) if expected > 0 else float("nan")

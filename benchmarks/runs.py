@@ -187,7 +187,7 @@ def numbers(result: AgentResult, natural: Natural) -> dict[str, Any]:
         as_json(
             {
                 "failed": None,
-                "natural": {"best_hz": natural.best, "spontaneous_hz": natural.spontaneous, "best_image": natural.best_image},
+                "natural": {"best_image": natural.best_image, "best": natural.best, "spontaneous": natural.spontaneous},
                 "milestones": [_milestone(milestone, natural) for milestone in result.milestones],
                 "incumbents": [[int(spent), natural.activation(score)] for spent, score in result.incumbents],
                 "rounds": [[feedback.spent, feedback.mean_rate, feedback.best_rate] for feedback in result.rounds],
@@ -214,9 +214,10 @@ def _milestone(milestone: Milestone, natural: Natural) -> dict[str, Any]:
         "relative_activation": milestone.relative_activation,
         "best_relative_activation": milestone.best_relative_activation,
         "contrast_matched": milestone.contrast_matched,
+        "expected": float(milestone.expected[0]),
         "expected_relative_activation": natural.activation(float(milestone.expected[0])),
         "expected_best_relative_activation": natural.activation(best),
-        "repeats": milestone.scores[0],
+        "shown": milestone.shown[0],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurogym_v.benchmarks.reduced import TARGETS, Result, Run, hits_of, milestone, number, reduced, repeats_of
+from neurogym_v.benchmarks.reduced import Result, Run, hits_of, milestone, number, reduced, repeats_of
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.scoring import (
     Friedman,
@@ -18,10 +18,12 @@ from neurogym_v.scoring import (
     friedman,
     improvement_interval,
     iqm,
+    paired,
     stretched,
     wilcoxon_holm,
 )
 from neurogym_v.stats import Estimate
+from neurogym_v.types import Rates
 
 ALPHA = 0.05
 
@@ -40,7 +42,8 @@ class Track:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How one agent did on one track. Scores are relative activations, interquartile means of runs with intervals over sites;
-    NaN where there is nothing to say."""
+    NaN where there is nothing to say. A run that failed counts as one that found nothing (0, what a grey screen does), or
+    agents would gain by giving up on the sites that are hard."""
 
     agent: str
     done: int
@@ -65,7 +68,7 @@ class Standing:
     hits: NDArray[np.float64]
     """(sites, seeds, targets) presentations until that curve is at a target."""
     running_time: NDArray[np.float64]
-    """(targets,) expected presentations to each."""
+    """(targets,) expected presentations to each, of the median site: one that no run ever solved takes inf."""
     stretched: Estimate
     """Share of sites that the first seed drives above their best natural image, corrected for how many there are."""
     gain: Estimate
@@ -87,7 +90,10 @@ class Comparison:
     differ: Friedman | None
     """Whether any do; None of fewer than three."""
     p: Mapping[str, float]
-    """Agent -> p that it differs from the first (Wilcoxon's signed-rank test over sites, after Holm); NaN: no site."""
+    """Agent -> p that it differs from the first (Wilcoxon's signed-rank test over sites, after Holm); NaN: no site.
+
+    Of all pairs: which agent is the first was not known before, so that it may be any.
+    """
     better: Mapping[str, Estimate]
     """Agent -> probability that a run of it is better than one of the first on the same site, with its interval over sites."""
 
@@ -104,7 +110,7 @@ def compared(rows: Sequence[Standing]) -> Comparison:
     scores, rng = np.stack([row.scores for row in scored]), np.random.default_rng(0)
     return Comparison(
         differ=friedman(scores) if len(scored) > 2 else None,
-        p={scored[pair.first].agent: pair.p_holm for pair in wilcoxon_holm(scores, control=0)},
+        p={scored[pair.second].agent: pair.p_holm for pair in wilcoxon_holm(scores) if pair.first == 0},
         better={row.agent: improvement_interval(row.scores, scores[0], rng) for row in scored[1:]},
     )
 
@@ -122,15 +128,11 @@ def tracks(tasks: Iterable[Task]) -> list[Track]:
     ]
 
 
-def standings(suite: Suite, track: Track, results: Sequence[Result], natural: Mapping[str, Any]) -> list[Standing]:
-    """A standing for every agent with results on the track, highest first.
-
-    Args:
-        natural: name of the condition (see `runs.condition`) -> what natural images do in it, for the test of each site.
-    """
+def standings(suite: Suite, track: Track, results: Sequence[Result]) -> list[Standing]:
+    """A standing for every agent with results on the track, highest first."""
     runs: dict[str, list[Run]] = {}
     for result in results:
-        runs.setdefault(result["agent"], []).append(reduced(result, natural.get(result["condition"]), suite.budget))
+        runs.setdefault(result["agent"], []).append(reduced(result, suite.budget))
     return ranked(suite, track, runs)
 
 
@@ -150,7 +152,7 @@ def ranked(suite: Suite, track: Track, runs: Mapping[str, Sequence[Run]]) -> lis
 
 
 def _standing(suite: Suite, track: Track, agent: str, mine: Sequence[Run]) -> Standing:
-    fair = {place(r): r for r in mine if r["failed"] is None and not r["sanity_check"]}
+    fair = {place(r): r for r in mine if not r["sanity_check"]}
     grid = [[fair.get((*site, seed)) for seed in track.seeds] for site in track.sites]
     rng = np.random.default_rng(0)
     allowed = sorted({*suite.report_at, suite.budget})
@@ -162,11 +164,11 @@ def _standing(suite: Suite, track: Track, agent: str, mine: Sequence[Run]) -> St
         return cluster_bootstrap(values, iqm, rng) if np.isfinite(values).any() else Estimate(np.nan, np.nan, np.nan)
 
     hits = np.array([[hits_of(run) for run in row] for row in grid])
-    spent = _array(grid, lambda r: r["presentations"])
-    tests = [row[0]["test"] for row in grid if row[0] is not None]
-    final, best, grey = ([repeats_of(test[name]) for test in tests] for name in ("final", "natural", "spontaneous"))
-    stretch = stretched(final, best, grey, rng)
-    runs = [run for row in grid for run in row if run is not None]
+    spent = np.nan_to_num(_array(grid, lambda r: r["presentations"], failed=suite.budget), nan=float(suite.budget))
+    shown = [_shown(row[0]) for row in grid if row[0] is not None]
+    final, natural, grey = ([one[which] for one in shown] for which in range(3))
+    stretch = stretched(final, natural, grey, rng, test=paired)
+    runs = [run for row in grid for run in row if run is not None and run["failed"] is None]
     return Standing(
         agent=agent,
         done=len(runs),
@@ -180,9 +182,7 @@ def _standing(suite: Suite, track: Track, agent: str, mine: Sequence[Run]) -> St
         expected=score(value("expected_relative_activation")),
         area=score(_array(grid, lambda r: number(r["area"]))),
         hits=hits,
-        running_time=expected_running_time(
-            hits.reshape(-1, len(TARGETS)).T, np.nan_to_num(spent.ravel(), nan=float(suite.budget))
-        ),
+        running_time=_median_site(expected_running_time(hits.transpose(0, 2, 1), spent[:, None, :])),
         stretched=stretch.fraction,
         gain=stretch.gain,
         optimism=_median(number(run["optimism"]) for run in runs),
@@ -195,9 +195,26 @@ def place(run: Run) -> tuple[str, int, int]:
     return run["neuron"], run["site"], run["seed"]
 
 
-def _array(grid: Sequence[Sequence[Run | None]], number_of: Any) -> NDArray[np.float64]:
-    """(sites, seeds) of a number of each run; NaN where there is none."""
-    return np.array([[np.nan if run is None else number_of(run) for run in row] for row in grid], dtype=np.float64)
+def _array(grid: Sequence[Sequence[Run | None]], number_of: Any, *, failed: float = 0.0) -> NDArray[np.float64]:
+    """(sites, seeds) of a number of each run; NaN where there is none, and what a run counts for that failed."""
+    return np.array(
+        [[np.nan if run is None else number_of(run) if run["failed"] is None else failed for run in row] for row in grid],
+        dtype=np.float64,
+    )
+
+
+def _shown(run: Run) -> tuple[Rates, Rates, Rates]:
+    """Repeats of the recommended image, of the best natural one and of a grey screen, with the moments of those of a run."""
+    if run["failed"] is not None:
+        return np.zeros(2), np.ones(2), np.zeros(2)
+    difference, natural = repeats_of(run["test"]["difference"]), number(run["test"]["natural"]["mean"])
+    return natural + difference, np.full(len(difference), natural), repeats_of(run["test"]["spontaneous"])
+
+
+def _median_site(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(sites, targets) -> (targets,) over the sites that have runs."""
+    there = times[~np.isnan(times).any(axis=1)]
+    return np.median(there, axis=0) if len(there) else np.full(times.shape[1], np.nan)
 
 
 def _median(values: Iterable[float]) -> float:

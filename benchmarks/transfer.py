@@ -35,11 +35,11 @@ from neurogym_v.loop import run
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.noise import simulate
 from neurogym_v.projection import Projected
-from neurogym_v.references import load_references
+from neurogym_v.references import load_references, photograph
 from neurogym_v.registry import agent_class, load_neuron, make_agent
 from neurogym_v.stats import bootstrap_means, median, pearson
 from neurogym_v.synthesis.driven import ModelDriven
-from neurogym_v.synthesis.surrogate import TUNED_ON, source
+from neurogym_v.synthesis.surrogate import TUNED_ON
 from neurogym_v.types import Images, NeuroGymError, Rates, References
 from neurogym_v.validation import FINAL, FINALISTS, REPEATS, SCREENING
 
@@ -169,7 +169,7 @@ def search(task: Task, name: str, every: References, natural: Rates) -> dict[str
 
 def unseen(references: References) -> NDArray[np.bool_]:
     """(n,) whether an image is of a photograph that no agent is shown: crops overlap, so one would tell of the next."""
-    sources = [source(name) for name in references.names]
+    sources = [photograph(name) for name in references.names]
     return np.isin(sources, sorted(set(sources))[::HELD_OUT])
 
 

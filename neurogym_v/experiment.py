@@ -29,7 +29,7 @@ from neurogym_v.registry import agent_class, load_generator, make_agent
 from neurogym_v.session import Show
 from neurogym_v.stats import Estimate, mean_rate
 from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, References
-from neurogym_v.validation import Milestone, Natural, expected_scores, measure_natural, validate
+from neurogym_v.validation import Milestone, Natural, Rounds, expected_scores, measure_natural, validate
 
 AGENTS = ("cma_es", "ga:ponce2019", "random")
 """What runs if no agent is named."""
@@ -52,7 +52,7 @@ class RunConfig:
     seed: int = 0
     noise: str = "poisson"
     start: str = "prior"
-    """Where searches begin: at the `prior`, or at the latent of the best `natural` image of the screening."""
+    """Where searches begin: at the `prior`, or at the latent of the best `natural` image, whose finding no budget pays for."""
     references: str | None = None
     """A folder of images; None: crops of the photographs inside installed packages."""
     image_deg: float | None = None
@@ -132,6 +132,11 @@ class AgentResult:
     def final(self) -> Estimate:
         """Score of the recommended image, from fresh repeats."""
         return self.milestones[-1].score
+
+    @property
+    def shown(self) -> Rounds:
+        """Scores of the recommended image, and of what was shown in turn with it."""
+        return self.milestones[-1].shown[0]
 
     @property
     def relative_activation(self) -> Estimate:
@@ -238,7 +243,7 @@ class Experiment:
         """
         (watcher or Watcher()).stage(f"{len(self.references.names)} natural images")
         env = self._env("natural", journal, self.normaliser)
-        env.begin(self.config.entropy)
+        env.begin(_hashed(f"natural {self.config.entropy}"))  # a session as any other, on another day
         measured = measure_natural(env, self.references, np.random.default_rng([self.config.entropy, 1]))
         if not env.live.neuron.alive[self.config.site]:
             raise NeuroGymError(
@@ -251,8 +256,7 @@ class Experiment:
     ) -> AgentResult:
         """One agent's search and validation, against natural images that were measured before."""
         watcher = watcher or Watcher()
-        best_natural = self._image(natural.best_image)
-        self._start(best_natural, watcher)
+        self._start(self._image(natural.best_image), watcher)
         normaliser = replace(self.normaliser, usual=natural.usual) if self.normaliser else None
         watcher.stage(name)
         watcher.search(name, natural, self.generator)
@@ -272,7 +276,7 @@ class Experiment:
         allowed = sorted({*self.config.report_at, self.config.budget})
         reached = [(m, *next((r for r in reversed(recommended) if r[0] <= m), recommended[0])) for m in allowed]
         rng = np.random.default_rng([self.config.entropy, 2])
-        milestones, first = validate(env, reached, rounds[0].latents, natural, best_natural, rng)
+        milestones, first = validate(env, reached, rounds[0].latents, natural.best_image, self.references, rng)
         incumbents = env.live.draw(np.stack([latents[0] for _, latents in recommended]))
         result = AgentResult(
             agent=name,

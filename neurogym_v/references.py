@@ -56,6 +56,12 @@ def load_references(*, count: int | None = None, size: int = 64, folder: Path | 
     return References(images[:count], names[:count])
 
 
+def photograph(name: str) -> str:
+    """What a reference was cropped from, so that no crop of a photograph judges a fit to its neighbours: `PHOTOGRAPH@WHERE`;
+    a name without `@` is a photograph of its own."""
+    return name.partition("@")[0]
+
+
 def _from_folder(folder: Path, size: int) -> tuple[torch.Tensor, tuple[str, ...]]:
     if not folder.is_dir():
         raise NeuroGymError(f"reference folder {folder}: expected a folder of images, found none")

@@ -29,7 +29,7 @@ from neurogym_v.benchmarks.runs import Folder, read_json
 from neurogym_v.benchmarks.standings import ranked, standings, tracks
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.cli import main
-from neurogym_v.scoring import welch
+from neurogym_v.scoring import paired
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,15 +109,15 @@ def test_an_entry_holds_the_numbers_of_the_runs(mine: Suite, bench: Folder, adde
     tasks = mine.tasks(["cma_es"])
     assert len(entry["runs"]) == len(tasks) == 4
     for task, run in zip(tasks, entry["runs"], strict=True):
-        result, natural = read_json(bench.result(task)), read_json(bench.natural(task.config))
+        result = read_json(bench.result(task))
         assert (run["site"], run["seed"], run["held_out"]) == (task.config.site, task.config.seed, task.config.site == 6)
         for ours, theirs in zip(run["milestones"], result["milestones"], strict=True):
             assert ours == {key: theirs[key] for key in ours}
-        repeats = np.array(result["milestones"][-1]["repeats"], dtype=float)
-        best = np.array(natural["best_scores"], dtype=float)
-        found = welch(repeats_of(run["test"]["final"]), repeats_of(run["test"]["natural"]))
-        assert found == pytest.approx(welch(repeats, best), rel=1e-9)
+        repeats, best = (np.array(result["milestones"][-1]["shown"][key], dtype=float) for key in ("image", "natural"))
+        found = paired(repeats_of(run["test"]["difference"]), np.zeros(run["test"]["difference"]["n"]))
+        assert found == pytest.approx(paired(repeats, best), rel=1e-9)
         assert run["test"]["final"]["n"] == np.isfinite(repeats).sum() < 80
+        assert run["test"]["difference"]["n"] == (np.isfinite(repeats) & np.isfinite(best)).sum()
         assert np.abs(latent(run["recommended"]) - result["recommended"]).max() < 2e-3
         assert (run["lost"], run["presentations"], run["agent_s"]) == (result["lost"], 80, result["agent_s"])
     assert entry["parameters"] == {"sigma0": 1.0, "update_every": 10, "mean0": None}
@@ -127,20 +127,19 @@ def test_an_entry_holds_the_numbers_of_the_runs(mine: Suite, bench: Folder, adde
 
 def test_standings_are_the_same_from_entries_and_from_results(mine: Suite, bench: Folder, added: Path) -> None:
     results = [read_json(bench.result(task)) for task in mine.tasks()]
-    natural = {r["condition"]: read_json(bench.path / "natural" / f"{r['condition']}.json") for r in results}
     (track,) = tracks(mine.tasks())
     runs = {agent: read_entry(entry_at(added, agent))["runs"] for agent in ("random", "cma_es")}
-    for ours, theirs in zip(ranked(mine, track, runs), standings(mine, track, results, natural), strict=True):
+    for ours, theirs in zip(ranked(mine, track, runs), standings(mine, track, results), strict=True):
         np.testing.assert_equal(dataclasses.asdict(ours), dataclasses.asdict(theirs))
 
 
-@given(st.lists(st.floats(0, 200), min_size=2, max_size=40), st.lists(st.floats(0, 200), min_size=2, max_size=40))
-def test_a_test_from_mean_and_sd_is_the_test_from_repeats(first: list[float], second: list[float]) -> None:
-    moments = [{"mean": np.mean(one), "sd": np.std(one, ddof=1), "n": len(one)} for one in (first, second)]
-    if min(float(m["sd"]) for m in moments) < 1e-3:
+@given(st.lists(st.floats(-200, 200), min_size=2, max_size=40))
+def test_a_test_from_mean_and_sd_is_the_test_from_repeats(differences: list[float]) -> None:
+    moments = {"mean": np.mean(differences), "sd": np.std(differences, ddof=1), "n": len(differences)}
+    if float(moments["sd"]) < 1e-3:
         return  # of equal numbers the rounding of the mean is all there is
-    expected = welch(np.array(first), np.array(second))
-    assert welch(*map(repeats_of, moments)) == pytest.approx(expected, rel=1e-4, abs=1e-12)
+    nothing = np.zeros(len(differences))
+    assert paired(repeats_of(moments), nothing) == pytest.approx(paired(np.array(differences), nothing), rel=1e-4, abs=1e-12)
 
 
 def test_repeats_of_few_trials() -> None:

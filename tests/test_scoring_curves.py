@@ -21,6 +21,7 @@ from neurogym_v.scoring import (
     expected_running_time,
     first_hits,
     mean,
+    paired,
     performance_profile,
     share,
     stretched,
@@ -138,6 +139,20 @@ def test_welch_is_that_of_scipy_without_lost_trials() -> None:
     assert welch(np.full(5, 2.0), np.full(5, 1.0)) == 0  # without noise
     assert welch(np.full(5, 2.0), np.full(5, 2.0)) == 1
     assert bootstrap_test(rng, resamples=999)(np.full(5, 2.0), np.full(5, 1.0)) == 1 / 1000
+
+
+def test_rounds_are_paired() -> None:
+    rng = np.random.default_rng(5)
+    gain = 1 + 0.5 * rng.standard_normal(80)
+    first, second = 22 * gain + rng.standard_normal(80), 20 * gain + rng.standard_normal(80)
+    assert paired(first, second) == pytest.approx(stats.ttest_rel(first, second, alternative="greater").pvalue)
+    assert paired(first, second) < 1e-6 < welch(first, second)
+    first[0] = second[1] = NAN  # either leaves out its round
+    assert paired(first, second) == pytest.approx(stats.ttest_rel(first[2:], second[2:], alternative="greater").pvalue)
+    assert (paired(np.full(5, 2.0), np.full(5, 1.0)), paired(np.full(5, 2.0), np.full(5, 2.0))) == (0, 1)
+    assert np.isnan(paired(np.array([1.0, NAN]), np.array([0.0, 1.0])))
+    with pytest.raises(NeuroGymError, match="expected as many rounds of each, got 3 and 2"):
+        paired(np.ones(3), np.ones(2))
 
 
 @pytest.mark.parametrize("repeats", [10, 80])

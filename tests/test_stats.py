@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from neurogym_v.stats import mean_rate, median, relative_activation
+from neurogym_v.types import NeuroGymError
 
 
 def test_relative_activation_by_hand() -> None:
-    final, natural, grey = np.array([60.0, 80, np.nan, 70]), np.array([40.0, 50, 60]), np.array([10.0, 10])
+    final, natural, grey = np.array([60.0, 80, np.nan, 70]), np.array([40.0, np.nan, 50, 60]), np.array([10.0, 10, 10, np.nan])
     estimate = relative_activation(final, natural, grey, np.random.default_rng(0))
     assert estimate.value == pytest.approx((70 - 10) / (50 - 10))
     assert estimate.low < estimate.value < estimate.high
@@ -25,6 +26,15 @@ def test_without_drive_there_is_nothing_to_compare_with() -> None:
 def test_constant_repeats_have_no_uncertainty() -> None:
     estimate = relative_activation(np.full(9, 30.0), np.full(9, 20.0), np.full(9, 10.0), np.random.default_rng(0))
     assert (estimate.low, estimate.value, estimate.high) == (2, 2, 2)
+
+
+def test_what_changes_slowly_is_in_both_sides_of_a_round() -> None:
+    rng = np.random.default_rng(2)
+    gain = np.exp(np.cumsum(rng.normal(0, 0.1, 80)))  # of all images alike
+    estimate = relative_activation(90 * gain, 60 * gain, 10 * gain, rng)
+    assert (estimate.low, estimate.value, estimate.high) == pytest.approx((1.6, 1.6, 1.6))
+    with pytest.raises(NeuroGymError, match="expected as many rounds of each, got 3, 2 and 3"):
+        relative_activation(np.ones(3), np.ones(2), np.zeros(3), rng)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -14,14 +14,14 @@ from neurogym_v.benchmarks.leaderboard.entry import Entry, digest, latent
 from neurogym_v.benchmarks.reduced import ESTIMATES, IDENTITY, Run, hits_of, number
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.types import NeuroGymError
-from neurogym_v.validation import FINAL, REPEATS, SPONTANEOUS
+from neurogym_v.validation import REPEATS
 
 NOBODY = "random"
 """Any agent of ours: which runs a suite has does not depend on who runs, and an entry's agent must not be imported here."""
 CLOSE = 1e-6
 """Relative activations that are the same but for rounding."""
-MOST = {"final": REPEATS, "natural": FINAL // 2, "spontaneous": SPONTANEOUS}
-"""Repeats of each."""
+SHOWN = ("final", "natural", "spontaneous")
+"""In turn, REPEATS times."""
 
 
 def check(entry: Entry, suite: Suite, where: str) -> None:
@@ -94,12 +94,12 @@ def _unfit(run: Run, allowed: list[int]) -> Iterator[str]:
 def _untested(run: Run) -> Iterator[str]:
     """The score of the end is what its repeats come to."""
     test: Mapping[str, Any] = run["test"]
-    for name, most in MOST.items():
+    for name in (*SHOWN, "difference"):
         moments = test[name]
         n, unknown = moments["n"], [moments[key] is None for key in ("mean", "sd")]
-        if n > most or unknown != [n < 1, n < 2]:
-            yield f"expected mean and s.d. of at most {most} repeats ({name}), found {moments}"
-    final, best, grey = (number(test[name]["mean"]) for name in MOST)
+        if n > REPEATS or unknown != [n < 1, n < 2]:
+            yield f"expected mean and s.d. of at most {REPEATS} repeats ({name}), found {moments}"
+    final, best, grey = (number(test[name]["mean"]) for name in SHOWN)
     says = number(run["milestones"][-1]["relative_activation"])
     means = (final - grey) / (best - grey) if best > grey else math.nan
     if math.isnan(says) != math.isnan(means) or abs(says - means) > CLOSE * max(1.0, abs(means)):

@@ -23,7 +23,10 @@ def columns(board: Board) -> list[Column]:
     """Their names, with what they are."""
     suite = board.suite
     earlier = [
-        Column(name=f"at {at:,}", about=f"relative activation after {at:,} presentations of the same runs")
+        Column(
+            name=f"at {at:,}",
+            about=f"relative activation after {at:,} presentations of the same runs, which plan for {suite.budget:,}",
+        )
         for at in sorted(set(suite.report_at) - {suite.budget})
     ]
     held = [
@@ -39,12 +42,12 @@ def columns(board: Board) -> list[Column]:
         ),
         *earlier,
         Column(name="beats 1st", about="probability that a run of it is better than one of the first agent on the same site"),
-        Column(name=f"best of {suite.recommend}", about="chosen on one half of its repeats, scored on the other"),
+        Column(name=f"best of {suite.recommend}", about="chosen on one half of the rounds, scored on the other"),
         Column(name="noise-free", about="from expected rates, which no agent sees"),
         Column(name="contrast matched", about="with the brightness and contrast of the best natural image"),
         Column(name="area", about="under the noise-free curve of what would have been recommended"),
-        Column(name="ERT to 1", about="expected presentations to a noise-free relative activation of 1"),
-        Column(name="stretched", about="sites driven above their best natural image: Welch's test, after Holm; the first seed"),
+        Column(name="ERT to 1", about="expected presentations to a noise-free relative activation of 1, of the median site"),
+        Column(name="stretched", about="sites driven above their best natural image: paired t test, after Holm; first seed"),
         *(held if _split(board) else []),
         Column(name="s per 1,000", about="the agent's own seconds for 1,000 presentations"),
         Column(name="runs", about="done, of all"),

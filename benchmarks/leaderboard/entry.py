@@ -58,7 +58,7 @@ def entry_of(suite: Suite, agent: str, folder: Folder, said: Said) -> dict[str, 
     _complete(agent, tasks, folder)
     results = [read_json(folder.result(task)) for task in tasks]
     code = _code(agent, tasks, results, said)
-    runs = [run_of(t, r, natural_of(folder, t, r), suite.budget) for t, r in zip(tasks, results, strict=True)]
+    runs = [run_of(task, result, suite.budget) for task, result in zip(tasks, results, strict=True)]
     made = {
         "schema": SCHEMA,
         "suite": {"id": suite.id, "digest": digest(suite)},
@@ -78,23 +78,18 @@ def entry_of(suite: Suite, agent: str, folder: Folder, said: Said) -> dict[str, 
     return signed(as_json(made))
 
 
-def run_of(task: Task, result: Mapping[str, Any], natural: Mapping[str, Any] | None, budget: int) -> dict[str, Any]:
-    """A run as an entry holds it; `natural` is what natural images do in its condition."""
+def run_of(task: Task, result: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """A run as an entry holds it."""
     about = {"label": task.label, "held_out": task.held_out}
-    if natural is None:
-        return reduced({**result, "failed": shown(result["failed"])}, None, budget) | about
+    if result["failed"] is not None:
+        return reduced({**result, "failed": shown(result["failed"])}, budget) | about
     more = {
         "lost": result["lost"],
         "wall_s": result["wall_s"],
         "natural_image": result["natural"]["best_image"],
         "recommended": base64.b64encode(np.array(result["recommended"], dtype="<f2").tobytes()).decode(),
     }
-    return reduced(result, natural, budget) | about | more
-
-
-def natural_of(folder: Folder, task: Task, result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What natural images do in the condition of a run; None for one that failed, perhaps before they were measured."""
-    return None if result["failed"] is not None else read_json(folder.natural(task.config))
+    return reduced(result, budget) | about | more
 
 
 def signed(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scipy import stats
 from neurogym_v.benchmarks.code import code_of
 from neurogym_v.benchmarks.engines import Engine
 from neurogym_v.benchmarks.leaderboard.checks import identity, named
-from neurogym_v.benchmarks.leaderboard.entry import Entry, natural_of, run_of
+from neurogym_v.benchmarks.leaderboard.entry import Entry, run_of
 from neurogym_v.benchmarks.machine import alike
 from neurogym_v.benchmarks.reduced import IDENTITY, NUMBERS, Run, number
 from neurogym_v.benchmarks.runs import Asked, Folder, search
@@ -163,4 +163,4 @@ def _again(suite: Suite, agent: str, sample: Sequence[Run], engine: Engine, devi
         asked = [Asked(task=tasks[identity(run)], folder=folder.path, code="") for run in sample]
         results = dict(engine.each(work, asked))
         done = [(one.task, results[at]) for at, one in enumerate(asked)]
-        return [run_of(task, result, natural_of(folder, task, result), suite.budget) for task, result in done]
+        return [run_of(task, result, suite.budget) for task, result in done]

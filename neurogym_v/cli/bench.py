@@ -96,8 +96,7 @@ def _bench(chosen: argparse.Namespace) -> int:
     results = [runs.read_json(file) for task in tasks if (file := folder.result(task)).exists()]
     if not results:
         raise NeuroGymError(f"{folder.path}: expected a run that is done, found none yet")
-    natural = {r["condition"]: runs.read_json(folder.path / "natural" / f"{r['condition']}.json") for r in results}
-    made = [(track, standings(asked, track, results, natural)) for track in tracks(tasks)]
+    made = [(track, standings(asked, track, results)) for track in tracks(tasks)]
     for track, rows in made:
         console.print(
             table(asked, f"{track.noise}, {track.objective}: {len(track.sites)} sites, seeds {len(track.seeds)}", rows)

@@ -180,7 +180,9 @@ def result_table(result: RunResult) -> Table:
     table = Table(
         title=f"{escape(config.neuron)} site {config.site}: spikes/s, means of fresh repeats"
         + ("; searches start at the best natural image" if config.start == "natural" else ""),
-        caption="relative activation = (final - spontaneous) / (best natural - spontaneous); shown: presentations"
+        caption="relative activation = (final - spontaneous) / (best natural - spontaneous), of images shown in turn; shown: "
+        "presentations"
+        + (f"\nthe image that searches start at cost {natural.presentations} more" if config.start == "natural" else "")
         + ("\n* sanity check: its model is made of the neuron's own kind of network" if _sanity(result) else ""),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -193,8 +195,8 @@ def result_table(result: RunResult) -> Table:
     for agent in sorted(result.agents, key=lambda a: -a.final.value):
         table.add_row(
             escape(agent.agent) + (SANITY if agent.sanity_check else ""),
-            f"{natural.spontaneous.value:.1f}",
-            f"{natural.best.value:.1f}",
+            f"{agent.shown.means['spontaneous']:.1f}",
+            f"{agent.shown.means['natural']:.1f}",
             f"{agent.first_round.value:.1f}",
             f"{agent.final.value:.1f}",
             LOST if agent.site_lost else str(agent.relative_activation),

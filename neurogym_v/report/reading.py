@@ -40,7 +40,7 @@ def read(folder: Path, journal: Journal) -> Record:
     try:
         stored = {str(agent["agent"]): agent for agent in summary.get("agents", ())}
         agents = [_agent(name, blocks[name], config, stored.get(name), measured) for name in config.agents]
-        natural = _natural(summary["natural"]) if summary else measured.record if measured else None
+        natural = _natural(summary["natural"]) if summary else measured
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise NeuroGymError(
             f"{folder / SUMMARY}: expected the numbers of a run, found others ({error!r}); without the file, the page is made "
@@ -84,7 +84,7 @@ def _natural(stored: Stored) -> NaturalRecord:
 
 
 def _agent(
-    name: str, blocks: Sequence[Block], config: RunConfig, stored: Stored | None, natural: recount.Natural | None
+    name: str, blocks: Sequence[Block], config: RunConfig, stored: Stored | None, natural: NaturalRecord | None
 ) -> AgentRecord:
     until = max((i + 1 for i, block in enumerate(blocks) if block.kind in recount.SEARCH), default=0)
     searched = sum(len(block.rates) for block in blocks[:until])  # normaliser images included

@@ -1,13 +1,12 @@
 """Scores from the journal alone, for a run that was stopped before it wrote its summary.
 
-They rest on the same presentations as those of a finished run: fresh repeats of the recommended image, and a best natural
-image that is chosen on one half of its repeats and estimated on the other.
+They rest on the same presentations as those of a finished run: fresh repeats of the recommended image, in turn with the best
+natural one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,15 @@ import numpy as np
 from neurogym_v.experiment import RunConfig
 from neurogym_v.journal import Block
 from neurogym_v.report.record import NaturalRecord
-from neurogym_v.stats import mean_rate, relative_activation
+from neurogym_v.stats import mean_rate
 from neurogym_v.types import Rates
-from neurogym_v.validation import FINAL, REPEATS, SPONTANEOUS
+from neurogym_v.validation import FINAL, FIRST, REPEATS, SPONTANEOUS, Rounds, named
 
 SEARCH = ("search", "reference")
 """What the blocks of a search are for; normaliser images stand among them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Natural:
-    """What natural images did, with the repeats that scores are made of."""
-
-    record: NaturalRecord
-    best_rates: Rates
-    """(FINAL / 2,) spikes/s"""
-    spontaneous_rates: Rates
-    """(SPONTANEOUS,)"""
-
-
-def natural(blocks: Sequence[Block], config: RunConfig) -> Natural | None:
+def natural(blocks: Sequence[Block], config: RunConfig) -> NaturalRecord | None:
     """None as long as natural images are still shown, or where rates are not the score."""
     spontaneous = _rates(blocks, "spontaneous", config.site)
     screened, final = (_by_name(blocks, kind, config.site) for kind in ("screening", "natural"))
@@ -45,37 +33,34 @@ def natural(blocks: Sequence[Block], config: RunConfig) -> Natural | None:
     best = max(final, key=lambda name: _mean(np.concatenate([screened[name], final[name][: FINAL // 2]])))
     estimate = final[best][FINAL // 2 :]
     rng = np.random.default_rng([config.entropy, 1])
-    record = NaturalRecord(
+    return NaturalRecord(
         best_image=best,
         best=mean_rate(estimate, rng),
         spontaneous=mean_rate(spontaneous, rng),
         screened=np.array([_mean(repeats) for repeats in screened.values()]),
     )
-    return Natural(record=record, best_rates=estimate, spontaneous_rates=spontaneous)
 
 
-def final(blocks: Sequence[Block], config: RunConfig, natural: Natural | None) -> dict[str, Any]:
+def final(blocks: Sequence[Block], config: RunConfig, natural: NaturalRecord | None) -> dict[str, Any]:
     """The scores of an agent whose validation is over, as fields of its record; none where the journal cannot tell them.
 
-    It cannot where several images were recommended, or where a site may have been lost: its hash is no response.
+    It cannot where rates are not the score, or where a site may have been lost: its hash is no response.
     """
-    shown = [block for block in blocks if block.kind == "validation" and block.latents is not None]
-    if natural is None or not shown or config.recommend > 1 or config.report_at or "dying" in config.noise:
+    own = named(config.budget, 0)
+    shown = _by_name(blocks, "validation", config.site)
+    if natural is None or "dying" in config.noise or len(shown.get(own, ())) < REPEATS:
         return {}
-    latents = np.concatenate([block.latents for block in shown if block.latents is not None])
-    rates = _rates(blocks, "validation", config.site)
-    if len(rates) <= REPEATS:
-        return {}
-    order = np.concatenate([np.zeros(REPEATS, dtype=np.intp), np.arange(1, len(rates) - REPEATS + 1)])
-    np.random.default_rng([config.entropy, REPEATS]).shuffle(order)  # as they were shown (see validation.validate)
-    mine, rng = order == 0, np.random.default_rng([config.entropy, 2])
-    if (latents[mine] != latents[mine][0]).any():
-        return {}
+    best, grey = (shown[f"{own}: {name}"] for name in (natural.best_image, "grey"))
+    rounds = Rounds(image=shown[own], natural=best, spontaneous=grey)
+    again = [block for block in blocks if block.kind == FIRST and block.latents is not None]
+    latents = np.concatenate([block.latents for block in again if block.latents is not None])
+    first = len(latents) - config.recommend * len({*config.report_at, config.budget})
+    rng = np.random.default_rng([config.entropy, 2])
     return {
-        "recommended": latents[mine][:1],
-        "final": mean_rate(rates[mine], rng),
-        "first_round": mean_rate(rates[~mine], rng),
-        "relative_activation": relative_activation(rates[mine], natural.best_rates, natural.spontaneous_rates, rng),
+        "recommended": latents[-config.recommend :],
+        "final": mean_rate(rounds.image, rng),
+        "first_round": mean_rate(_rates(blocks, FIRST, config.site)[:first], rng),
+        "relative_activation": rounds.activation(rng),
     }
 
 

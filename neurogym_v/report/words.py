@@ -165,10 +165,11 @@ def scores(record: Record) -> str:
     count = whole(shown) if record.natural else "the"
     few = min(FINALISTS, shown)
     return (
-        "No score rests on the responses that the search saw: the image that an agent recommends is shown again "
-        f"{REPEATS} times after the search, and every interval is a 95% bootstrap over fresh repeats. Each of {count} natural "
-        f"images is shown {SCREENING} times and the {few} most promising {FINAL} times more; the best is chosen on one half of "
-        "these repeats and estimated on the other, so that its luck does not count."
+        "No score rests on the responses that the search saw: the image that an agent recommends is shown again in "
+        f"{REPEATS} rounds after the search, in turn with the best natural image and a grey screen, and relative activation "
+        f"comes from these rounds, with a 95% bootstrap over them. Each of {count} natural images is shown {SCREENING} times "
+        f"and the {few} most promising {FINAL} times more; the best is chosen on one half of these repeats and its own rate is "
+        "estimated on the other, so that its luck does not count."
     )
 
 

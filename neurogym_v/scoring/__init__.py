@@ -16,7 +16,7 @@ from neurogym_v.scoring.compare import (
 )
 from neurogym_v.scoring.profiles import Band, ecdf, performance_profile
 from neurogym_v.scoring.runtime import area_under, expected_running_time, first_hits
-from neurogym_v.scoring.stretch import SiteTest, Stretch, bootstrap_test, share, stretched, welch
+from neurogym_v.scoring.stretch import SiteTest, Stretch, bootstrap_test, paired, share, stretched, welch
 
 __all__ = [
     "Band",
@@ -43,6 +43,7 @@ __all__ = [
     "mean",
     "median",
     "optimality_gap",
+    "paired",
     "paired_difference",
     "performance_profile",
     "probability_of_improvement",

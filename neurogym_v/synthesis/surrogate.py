@@ -20,6 +20,7 @@ from neurogym_v import networks
 from neurogym_v.fitting.features import GRID, PIXELS, Candidate, candidates, look
 from neurogym_v.fitting.mapping import Mapping
 from neurogym_v.generators import Generator, draw
+from neurogym_v.references import photograph
 from neurogym_v.stats import pearson
 from neurogym_v.types import Images, Latents, NeuroGymError, Rates
 
@@ -77,12 +78,6 @@ def key(latent: Latents) -> bytes:
     return hashlib.blake2b(latent.tobytes(), digest_size=16).digest()
 
 
-def source(name: str) -> str:
-    """What a reference was cropped from, so that no crop of a photograph judges a fit to its neighbours: `PHOTOGRAPH@WHERE`;
-    a name without `@` is a photograph of its own."""
-    return name.partition("@")[0]
-
-
 class Surrogate:
     """Remembers images with their scores, and predicts the scores of others.
 
@@ -133,7 +128,7 @@ class Surrogate:
         if len(valid):
             self._new.append(images[torch.from_numpy(valid)])
             own = range(len(self), len(self) + len(valid))
-            self._sources += own if names is None else [source(names[int(i)]) for i in valid]
+            self._sources += own if names is None else [photograph(names[int(i)]) for i in valid]
             self._append(scores[valid])
 
     def add(self, latents: Latents, scores: Rates) -> None:
