@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from neurogym_v.benchmarks.code import code_of
 from neurogym_v.benchmarks.engines import Engine
 from neurogym_v.benchmarks.lockstep import grouped, search_together
-from neurogym_v.benchmarks.runs import Asked, Folder, forget
+from neurogym_v.benchmarks.runs import Asked, Folder, begun_with, forget, read_result
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.files import write_json
+from neurogym_v.journal import Journal
 
 Watch = Callable[[int, int], None]
 """Told how many runs are done, and how many there are."""
@@ -29,13 +31,21 @@ def run_all(
     *,
     lockstep: int = 1,
     track: Sequence[str] = (),
+    refresh: bool = False,
+    retry: bool = False,
 ) -> None:
     """Do what is missing of these runs, `lockstep` of them side by side in each worker, and tell trackers of each.
 
+    Args:
+        refresh: what was done, or begun, with other code of its agent is done anew.
+        retry: what failed is done again.
+
     Raises:
-        NeuroGymError: a folder of another suite, or of other settings.
+        NeuroGymError: a folder of another suite, or of other settings, or a run that was begun with other code.
     """
     bench = folder.open(suite)
+    for task in tasks:
+        _clear(task, folder, refresh=refresh, retry=retry)
     missing = [task for task in tasks if not folder.result(task).exists()]
     shared: dict[str, Any] = {"folder": folder.path.resolve(), "suite": suite.id, "bench": bench, "track": tuple(track)}
     asked = [Asked(task=task, code=code_of(task.config.agents[0]), **shared) for task in missing]
@@ -48,3 +58,29 @@ def run_all(
             forget(folder.journal(one.task))
         done += len(found)
         watch(done, len(tasks))
+
+
+def outdated(tasks: Sequence[Task], folder: Folder) -> dict[str, int]:
+    """Agent -> how many of its results were made with other code than it has now."""
+    done = [task for task in tasks if folder.result(task).is_file()]
+    return Counter(task.agent for task in done if _differs(read_result(folder.result(task))["code"], task))
+
+
+def _clear(task: Task, folder: Folder, *, refresh: bool, retry: bool) -> None:
+    """Remove what is to be done again, before anything is begun."""
+    file, journal = folder.result(task), folder.journal(task)
+    if file.is_file():
+        result = read_result(file)
+        if (refresh and _differs(result["code"], task)) or (retry and result["failed"] is not None):
+            file.unlink()
+    elif refresh and journal.is_file():
+        with Journal(journal) as begun:
+            _, code = begun_with(begun)
+        if _differs(code, task):
+            forget(journal)
+
+
+def _differs(code: str, task: Task) -> bool:
+    """Whether it is known to be other code than that of the task's agent."""
+    now = code_of(task.config.agents[0])
+    return bool(code and now and code != now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import logging
 import re
@@ -27,7 +28,8 @@ from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.benchmarks.suite import of as suite_of
 from neurogym_v.experiment import AgentResult, Experiment, RunConfig, Watcher
 from neurogym_v.files import as_json, write_json
-from neurogym_v.journal import Journal, JournalInUse
+from neurogym_v.journal import Journal, JournalError, JournalInUse
+from neurogym_v.registry import NEURONS
 from neurogym_v.session import Show
 from neurogym_v.tracked import Tracked
 from neurogym_v.types import NeuroGymError
@@ -35,6 +37,7 @@ from neurogym_v.validation import Milestone, Natural
 
 SUITE = "suite.json"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+ANEW = "--refresh begins it anew"
 PATIENCE_S = 60.0
 """A worker that lost its scheduler is told so late: it may be at a journal for a while after its run was given to another."""
 
@@ -86,7 +89,7 @@ class Folder:
         if not file.is_file():
             raise NeuroGymError(f"{self.path}: expected the folder of a bench, found no {SUITE} in it")
         told = {key: value for key, value in read_json(file).items() if key not in ("id", "cast")}
-        results = [read_json(result) for result in sorted(self.path.glob("agents/*/*.json"))]
+        results = [read_result(result) for result in sorted(self.path.glob("agents/*/*.json"))]
         if not results:
             raise NeuroGymError(f"{self.path}: expected a run that is done, found none yet")
         agents = sorted({str(result["agent"]) for result in results})
@@ -121,12 +124,15 @@ def search(asked: Asked, show: Show | None = None) -> dict[str, Any]:
     settings = as_json(dataclasses.asdict(dataclasses.replace(task.config, device="")))
     path = folder.journal(task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(path, settings) as journal:
-        if journal.config != settings:
-            raise NeuroGymError(f"{path}: expected a run of these settings, found another; remove it, or choose another --out")
+    with _opened(path, settings | {"code": asked.code}) as journal:
+        if (begun := begun_with(journal)) != (settings, asked.code):
+            other = f"other code of {task.agent}" if begun[0] == settings else "other settings"
+            raise NeuroGymError(f"{path}: expected a run that was begun as it would be now, found one of {other}; {ANEW}")
         try:
             natural = measured(task.config, folder.natural(task.config))
             found = numbers(_tracked(asked, Experiment(task.config, show), agent, natural, journal), natural)
+        except JournalError as error:  # what a journal holds is nobody's result
+            raise NeuroGymError(f"{error}; {ANEW}" if "diverged" in str(error) else str(error)) from error
         except Exception as error:  # whatever an agent does, the others go on
             if isinstance(error.__cause__, sqlite3.Error) or getattr(error, "errno", None) in UNWRITABLE:
                 raise  # a full disk is nobody's result
@@ -143,6 +149,11 @@ def search(asked: Asked, show: Show | None = None) -> dict[str, Any]:
     return about | made_with | found
 
 
+def begun_with(journal: Journal) -> tuple[dict[str, Any], str]:
+    """The settings of a run that was cut off, and the digest of its agent's code."""
+    return {key: value for key, value in journal.config.items() if key != "code"}, str(journal.config.get("code", ""))
+
+
 def _opened(path: Path, settings: dict[str, Any]) -> Journal:
     ends = time.monotonic() + PATIENCE_S
     while True:
@@ -157,8 +168,15 @@ def _opened(path: Path, settings: dict[str, Any]) -> Journal:
 def _tracked(asked: Asked, experiment: Experiment, agent: str, natural: Natural, journal: Journal) -> AgentResult:
     """The search, told to trackers; those that failed or hung once in this process are not asked again."""
     config = asked.task.config
+    about: dict[str, Any] = {"suite": asked.suite, "id": f"{asked.bench} {condition(config)}"}
+    for name in asked.track:
+        try:
+            Tracked([name], config, asked.folder, **about)
+        except NeuroGymError as error:  # of the tracker, which could be made where the bench was started
+            _problems(f"tracker {name}: {error}")
+            _LOST.add(name)
     names = [name for name in asked.track if name not in _LOST]
-    tracked = Tracked(names, config, asked.folder, suite=asked.suite, id=f"{asked.bench} {condition(config)}")
+    tracked = Tracked(names, config, asked.folder, **about)
     tracked.say = _problems
     with tracked:
         result = experiment.search(agent, natural, journal, tracked.watcher(experiment.references, Watcher()))
@@ -224,7 +242,14 @@ def _milestone(milestone: Milestone, natural: Natural) -> dict[str, Any]:
 def condition(config: RunConfig) -> str:
     """A name for what agents share: neuron, site, noise, objective and seed."""
     goal = "" if config.objective == "stretch" else f"-{config.objective}"
-    return slug(f"{Path(config.neuron).stem}-{config.site}-{config.noise}{goal}-{config.seed}")
+    return slug(f"{_neuron(config.neuron)}-{config.site}-{config.noise}{goal}-{config.seed}")
+
+
+def _neuron(name: str) -> str:
+    """A neuron in the name of a file: one that does not ship, a file or a callable, is told apart from its namesakes."""
+    if name.partition(":")[0] in NEURONS:
+        return name
+    return f"{Path(name).stem}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def slug(text: str) -> str:
@@ -245,6 +270,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError):
         pass
     raise NeuroGymError(f"{path}: expected a finished result, found something else; remove it, and it is made again")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A finished run, as `search` gives it.
+
+    Raises:
+        NeuroGymError: it is half-written or something else.
+    """
+    found = read_json(path)
+    if not {"agent", "condition", "config", "code", "failed"} <= found.keys():
+        raise NeuroGymError(f"{path}: expected a finished result, found something else; remove it, and it is made again")
+    return found
 
 
 def one_line(error: Exception) -> str:

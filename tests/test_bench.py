@@ -172,7 +172,7 @@ def test_an_agent_that_fails_stops_nobody(
         (["quick", "--agents", "nes", "nes"], "--agents: expected each once, got nes twice"),
         (["kwick"], "quick"),
         (["quick", "--agents", "nes", "--jobs", "0"], "jobs: expected 1 or more, got 0"),
-        (["quick", "--report-only", "--out", "empty"], "expected a run that is done, found none yet"),
+        (["quick", "--report-only", "--out", "empty"], "expected the folder of a bench, found no suite.json in it"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(

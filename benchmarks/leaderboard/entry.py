@@ -17,7 +17,7 @@ import numpy as np
 from neurogym_v import __version__, cast
 from neurogym_v.benchmarks.code import code_of
 from neurogym_v.benchmarks.reduced import reduced
-from neurogym_v.benchmarks.runs import Folder, condition, read_json, slug
+from neurogym_v.benchmarks.runs import Folder, condition, read_result, slug
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.files import as_json
 from neurogym_v.naming import GIVEN
@@ -56,7 +56,7 @@ def entry_of(suite: Suite, agent: str, folder: Folder, said: Said) -> dict[str, 
     """
     tasks = suite.tasks([agent])
     _complete(agent, tasks, folder)
-    results = [read_json(folder.result(task)) for task in tasks]
+    results = [read_result(folder.result(task)) for task in tasks]
     code = _code(agent, tasks, results, said)
     runs = [run_of(task, result, suite.budget) for task, result in zip(tasks, results, strict=True)]
     made = {

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from neurogym_v.benchmarks import runs, suite
-from neurogym_v.benchmarks.bench import run_all
+from neurogym_v.benchmarks.bench import outdated, run_all
 from neurogym_v.benchmarks.engines import ENGINES, Engine, load_engine
 from neurogym_v.benchmarks.leaderboard.build import PAGE_OF_BENCH, write_page
 from neurogym_v.benchmarks.standings import Standing, compared, standings, tracks
@@ -64,6 +64,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--track", action="append", default=[], metavar="NAME[:WHERE]", help="tell a tracker of each run: csv, "
                         "tensorboard, mlflow, wandb (see `neurogym-v run --help`); repeat for several")  # fmt: skip
     parser.add_argument("--testing", action="store_true", help="the slice of the suite that only tests the machinery")
+    parser.add_argument("--refresh", action="store_true", help="do again what was done with other code of its agent")
+    parser.add_argument("--retry-failed", action="store_true", help="do again what failed")
     parser.add_argument("--report-only", action="store_true", help="run nothing; the table of what is done")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="[runs/bench/SUITE-vN]")
     parser.set_defaults(command=_bench)
@@ -83,6 +85,7 @@ def _bench(chosen: argparse.Namespace) -> int:
     tasks = asked.tasks(chosen.agents, chosen.seeds, device_of(chosen.device))
     folder = runs.Folder(chosen.out or Path("runs") / "bench" / asked.id)
     if chosen.report_only:
+        folder.suite()  # there is one
         folder.open(asked)
     else:
         check(tasks)
@@ -93,7 +96,7 @@ def _bench(chosen: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             console.print("stopped; nothing is lost: the same command goes on")
             return 130
-    results = [runs.read_json(file) for task in tasks if (file := folder.result(task)).exists()]
+    results = [runs.read_result(file) for task in tasks if (file := folder.result(task)).exists()]
     if not results:
         raise NeuroGymError(f"{folder.path}: expected a run that is done, found none yet")
     made = [(track, standings(asked, track, results)) for track in tracks(tasks)]
@@ -105,6 +108,9 @@ def _bench(chosen: argparse.Namespace) -> int:
             console.print(said, highlight=False, markup=False, soft_wrap=True)
     for agent, why in dict.fromkeys((row.agent, why) for _, rows in made for row in rows for why in row.failed):
         console.print(f"failed: {agent}: {why}", highlight=False, markup=False, soft_wrap=True)
+    for agent, count in outdated(tasks, folder).items():
+        said = f"of earlier code: {count} runs of {agent}; --refresh does them again"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     write_json(folder.path / "standings.json", [{"track": track, "standings": rows} for track, rows in made])
     console.print(f"numbers: {folder.path / 'standings.json'}", highlight=False, soft_wrap=True, markup=False)
     try:
@@ -151,7 +157,8 @@ def _run(asked: Suite, tasks: Sequence[Task], folder: runs.Folder, console: Cons
         def watch(done: int, of: int) -> None:
             bar.update(line, completed=done, total=of)
 
-        run_all(asked, tasks, folder, where, watch, lockstep=chosen.lockstep, track=chosen.track)
+        again = {"refresh": chosen.refresh, "retry": chosen.retry_failed}
+        run_all(asked, tasks, folder, where, watch, lockstep=chosen.lockstep, track=chosen.track, **again)
 
 
 def table(asked: Suite, title: str, rows: Sequence[Standing]) -> Table:
