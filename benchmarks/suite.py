@@ -7,6 +7,7 @@ named. Its version grows whenever a result could change; results of different ve
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,17 @@ from neurogym_v.synthesis.driven import ModelDriven
 from neurogym_v.types import NeuroGymError
 
 FOLDER = "suites"
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
+"""Folders of results are named so."""
 SMALLER = {"agents", "seeds", "budget", "report_at", "recommend", "batch_size", "generator"}
 """What [testing] may change."""
 WORDS = {"str": "text", "str | None": "text", "int": "a whole number", "tuple[int, ...]": "a list of whole numbers",
-         "tuple[str, ...]": "a list of texts, one at least"}  # fmt: skip
+         "tuple[str, ...]": "a list of texts"}  # fmt: skip
 """What the types of fields are to those who write TOML."""
+LEAST = {"version": 0, "sites": 0, "seeds": 0, "budget": 1, "recommend": 1, "batch_size": 1, "normaliser": 0}
+"""What is possible of numbers."""
+MAY_BE_EMPTY = {"report_at", "held_out"}
+"""Of the lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,25 +140,36 @@ def load(name: str) -> Suite:
         NeuroGymError: no such suite, or a file that is none.
     """
     if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise NeuroGymError(f"suite {name}: expected a file, found none")
-        return parse(path.read_text(), where=name)
+        return parse(_read(name), where=name)
     if name not in names():
         raise nearest("suite", name, names())
-    return parse(_shipped().joinpath(f"{name}.toml").read_text(), where=f"{name}.toml")
+    return parse(_shipped().joinpath(f"{name}.toml").read_text(encoding="utf-8"), where=f"{name}.toml")
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NeuroGymError(f"suite {file}: expected a file, found none") from None
+    except UnicodeDecodeError as error:
+        raise NeuroGymError(f"suite {file}: expected TOML, which is UTF-8, got bytes that are not: {error}") from None
+    except OSError as error:
+        raise NeuroGymError(f"suite {file}: expected a file that can be read, got: {error.strerror}") from None
 
 
 def parse(text: str, *, where: str) -> Suite:
     """A suite from TOML.
 
     Raises:
-        NeuroGymError: no TOML, a key too much or too few, a value of another type, or a run that cannot be.
+        NeuroGymError: no TOML, a key too much or too few, a value of another type, a name that no folder can have, or a run
+            that cannot be, be it one of the slice only.
     """
     try:
         read = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits, and of lists in lists in lists
         raise NeuroGymError(f"suite {where}: expected TOML, got: {error}") from None
+    if "grids" in read:
+        raise nearest(f"key of suite {where}", "grids", ("grid",))
     grids = read.pop("grid", [])
     return of(read | {"grids": grids}, where=where)
 
@@ -163,24 +181,41 @@ def of(read: Mapping[str, Any], *, where: str) -> Suite:
         NeuroGymError: as `parse`.
     """
     grids = read.get("grids")
-    if not isinstance(grids, list) or not grids:
-        raise NeuroGymError(f"suite {where}: expected at least one [[grid]] with a neuron and its sites, got none")
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        got = repr(grids) if grids else "none"
+        raise NeuroGymError(f"suite {where}: expected at least one [[grid]] with a neuron and its sites, got {got}")
     suite: Suite = _record(Suite, {**read, "grids": tuple(_record(Grid, grid, where) for grid in grids)}, where)
+    if not NAME.fullmatch(suite.name):
+        raise NeuroGymError(
+            f"suite {where}: expected a name of 1 to 80 letters, digits, _, - and ., no . first, got {suite.name!r}"
+        )
     if unknown := sorted(suite.testing.keys() - SMALLER):
         raise NeuroGymError(f"suite {where}: [testing] cannot change {', '.join(unknown)}")
+    _typed(Suite, suite.testing, f"{where}: [testing]")
     for grid in suite.grids:
         if strangers := sorted(set(grid.held_out) - set(grid.sites)):
             raise NeuroGymError(f"suite {where}: held_out: expected sites of the grid, got {strangers}")
-    tasks = suite.tasks()  # refuses what cannot be
+    _require_runs(suite, where)
+    _require_runs(suite.slice(), f"{where}: [testing]")
+    return suite
+
+
+def _require_runs(suite: Suite, where: str) -> None:
+    """Refuse runs that cannot be, or are there twice."""
+    if suite.batch_size > suite.budget:
+        raise NeuroGymError(f"suite {where}: expected a budget of a batch ({suite.batch_size}) or more, got {suite.budget}")
+    try:
+        tasks = suite.tasks()
+    except NeuroGymError as error:
+        raise NeuroGymError(f"suite {where}: {error}") from None
     if len({(task.agent, task.config) for task in tasks}) < len(tasks):
         raise NeuroGymError(
             f"suite {where}: expected every run once, got some twice (a site, seed, noise or agent named twice?)"
         )
-    return suite
 
 
 def _record(cls: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A frozen record from what TOML gave: lists become tuples, and every type is checked."""
+    """A frozen record from what TOML gave."""
     known = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
@@ -189,12 +224,22 @@ def _record(cls: Any, values: Mapping[str, Any], where: str) -> Any:
                and field.default_factory is dataclasses.MISSING]  # fmt: skip
     if missing:
         raise NeuroGymError(f"suite {where}: expected {', '.join(missing)}, found none")
+    return cls(**_typed(cls, values, where))
+
+
+def _typed(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values for fields of a record, checked: lists become tuples."""
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
     made = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     for key, value in made.items():
-        if not _fits(value, str(known[key].type)):
-            kind = WORDS.get(str(known[key].type), "a table")
-            raise NeuroGymError(f"suite {where}: expected {key} as {kind}, got {values[key]!r}")
-    return cls(**made)
+        kind, wanted = kinds[key], WORDS.get(kinds[key], "a table")
+        if not _fits(value, kind):
+            raise NeuroGymError(f"suite {where}: expected {key} as {wanted}, got {values[key]!r}")
+        if value == () and key not in MAY_BE_EMPTY:
+            raise NeuroGymError(f"suite {where}: expected {key} as {wanted}, one at least, got none")
+        if key in LEAST and min(value if isinstance(value, tuple) else (value,)) < LEAST[key]:
+            raise NeuroGymError(f"suite {where}: expected {key} of {LEAST[key]} or more, got {values[key]!r}")
+    return made
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -208,7 +253,7 @@ def _fits(value: Any, kind: str) -> bool:
         case "tuple[int, ...]":
             return isinstance(value, tuple) and all(_fits(one, "int") for one in value)
         case "tuple[str, ...]":
-            return isinstance(value, tuple) and bool(value) and all(_fits(one, "str") for one in value)
+            return isinstance(value, tuple) and all(_fits(one, "str") for one in value)
         case "tuple[Grid, ...]":
             return True
     return isinstance(value, dict)

@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from neurogym_v.experiment import Experiment, RunConfig, Watcher
 from neurogym_v.generators import draw
 from neurogym_v.tracked import PANELS, Tracked
 from neurogym_v.tracking import TRACKERS, open_tracker, trackers
+from neurogym_v.tracking import csv as csv_tracker
 from neurogym_v.tracking.background import Background
 from neurogym_v.tracking.csv import CSV
 from neurogym_v.tracking.places import run_folder, slug
@@ -244,18 +244,24 @@ def test_csv_columns_that_come_later_are_empty_before(tmp_path: Path) -> None:
     assert (row["state"], row["final"]) == ("stopped", "7.0")
 
 
-def test_csv_indexes_of_many_at_once_have_all(tmp_path: Path) -> None:
+def test_csv_indexes_of_two_at_once_have_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one tells its run and writes the index when we have looked at the runs and not yet written it."""
+    write_whole = csv_tracker.write_whole
+
     def one(number: int) -> None:
         tracker = CSV(str(tmp_path), tmp_path)
         tracker.begin(RunInfo(id=f"{number:012d}", name=f"{number}", group="g", tags={}, config={}))
         tracker.stop()
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {row["id"] for row in read(tmp_path / "index.csv")} == {f"{n:012d}" for n in range(12)}
+    def late(path: Path, write) -> None:
+        monkeypatch.setattr(csv_tracker, "write_whole", write_whole)
+        one(1)
+        assert len(read(tmp_path / "index.csv")) == 2
+        write_whole(path, write)
+
+    monkeypatch.setattr(csv_tracker, "write_whole", late)
+    one(0)
+    assert {(row["id"], row["state"]) for row in read(tmp_path / "index.csv")} == {(f"{n:012d}", "stopped") for n in range(2)}
 
 
 def test_csv_on_a_full_disk_ends_the_tracking_not_the_run(heard, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import json
 import math
 import os
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from neurogym_v import tracked
 from neurogym_v.cli import main
 from neurogym_v.tracking import open_tracker
 from neurogym_v.tracking.record import RunInfo
+from neurogym_v.types import NeuroGymError
 
 for library in ("mlflow", "tensorboard", "wandb"):
     pytest.importorskip(library)
@@ -158,6 +161,60 @@ def test_mlflow_goes_on_where_it_was_killed(run, tmp_path: Path) -> None:
     history = client.get_metric_history(runs["killed"].info.run_id, "x")
     assert sorted(metric.step for metric in history) == [1, 2, 3]
     assert runs["killed"].info.status == "FINISHED"
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from neurogym_v.tracking import open_tracker
+from neurogym_v.tracking.record import RunInfo
+for folder in sys.argv[2:]:
+    tracker = open_tracker("mlflow", Path(folder))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    tracker.begin(RunInfo(id=12 * sys.argv[1], name="n", group="g", tags={"suite": "s", "agent": sys.argv[1]}, config={}))
+    tracker.finish([], [])
+"""
+
+
+def test_mlflow_is_begun_by_two_processes_at_once() -> None:
+    """As a bench of two jobs begins, and again; in memory where that can be, as a disk makes a new database slow."""
+    from mlflow.tracking import MlflowClient
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as base:
+        folders = [f"{base}/{number}" for number in range(2)]
+        both = [
+            subprocess.Popen([sys.executable, "-c", BEGIN, name, *folders], env=os.environ | SILENT, text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for name in "ab"
+        ]  # fmt: skip
+        try:
+            for _ in folders:
+                if [child.stdout.readline() for child in both] != ["ready\n"] * 2:
+                    break  # what one says of it is seen below
+                for child in both:
+                    child.stdin.write("\n")
+                    child.stdin.flush()
+            said = [child.communicate(timeout=60)[1] for child in both]
+        finally:
+            for child in both:
+                child.kill()
+        assert [child.returncode for child in both] == [0, 0], "".join(said)
+        for folder in folders:
+            client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.sqlite")
+            runs = client.search_runs([client.get_experiment_by_name("neurogym-v s").experiment_id])
+            assert sorted((run.data.tags["agent"], run.info.status) for run in runs) == [("a", "FINISHED"), ("b", "FINISHED")]
+
+
+def test_mlflow_waits_for_another_process_no_longer_than_it_says(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("neurogym_v.tracking.mlflow.PATIENCE_S", 0.1)
+    tracker = open_tracker("mlflow", tmp_path)
+    holding = sqlite3.connect(tmp_path / "mlflow.sqlite.lock", isolation_level=None)
+    holding.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(NeuroGymError, match=r"^tracker mlflow: expected .*sqlite.lock free within 0.1 s, got: .* locked$"):
+        tracker.begin(RunInfo(id="0" * 12, name="n", group="g", tags={"suite": "run"}, config={}))
+    holding.close()
 
 
 # wandb

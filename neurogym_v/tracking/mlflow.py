@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ EVERY_S = 2.0
 """Metrics are sent together: a call for each takes SQLite as long as one for hundreds."""
 MOST = 500
 """Metrics that are sent at once; the server takes 1,000."""
+PATIENCE_S = 60.0
+"""For another process that is making the database."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",  # s; else a server that is gone is waited for 120 s
@@ -52,8 +56,9 @@ class MLflow:
             logging.getLogger(name).setLevel(logging.ERROR)  # else every step of making a database is told
         if self.artifacts:
             self.artifacts.parent.mkdir(parents=True, exist_ok=True)
-        self._client = self._tracking.MlflowClient(tracking_uri=self.uri)
-        experiment = self._experiment(f"neurogym-v {run.tags['suite']}")
+        with self._alone():
+            self._client = self._tracking.MlflowClient(tracking_uri=self.uri)
+            experiment = self._experiment(f"neurogym-v {run.tags['suite']}")
         found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.id}'", max_results=1)
         if found:
             self._run: str = found[0].info.run_id
@@ -96,6 +101,23 @@ class MLflow:
         for at in range(0, len(self._waiting), MOST):
             self._client.log_batch(self._run, metrics=self._waiting[at : at + MOST])
         self._waiting, self._sent = [], time.monotonic()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process makes the database: two at once, and MLflow fails in one. A server sees to that itself.
+
+        What is locked is a SQLite file beside it, as that works on every system, and ends with a process that is killed.
+        """
+        if not self.artifacts:
+            yield
+            return
+        file = f"{self.uri.removeprefix('sqlite:///')}.lock"
+        with closing(sqlite3.connect(file, timeout=PATIENCE_S, isolation_level=None)) as lock:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                raise NeuroGymError(f"tracker mlflow: expected {file} free within {PATIENCE_S:g} s, got: {error}") from None
+            yield
 
     def _experiment(self, name: str) -> str:
         if (found := self._client.get_experiment_by_name(name)) is None:
