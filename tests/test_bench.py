@@ -134,7 +134,7 @@ def test_results_of_another_suite_are_never_mixed_in(mine: Suite, done: Folder) 
     done.open(more)  # more agents are welcome
 
 
-def test_a_half_written_result_is_named_and_nothing_else_is_touched(mine: Suite, done: Folder) -> None:
+def test_a_half_written_result_is_named(mine: Suite, done: Folder) -> None:
     file = done.result(mine.tasks()[0])
     whole = file.read_text()
     file.write_text(whole[: len(whole) // 2])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from neurogym_v import cast
 from neurogym_v.benchmarks import runs, suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.code import code_of
@@ -20,6 +24,8 @@ from neurogym_v.cli import main
 from neurogym_v.experiment import Experiment
 from neurogym_v.journal import Journal
 from neurogym_v.session import Session
+from neurogym_v.tracking.csv import CSV
+from neurogym_v.tracking.record import RunInfo
 from neurogym_v.types import NeuroGymError
 
 SUITE = """
@@ -193,3 +199,55 @@ def test_json_that_is_no_result_is_one_line(mine: Suite, tmp_path: Path, refused
     assert file.read_text() == "{}"
     assert "expected the folder of a bench" in refused("bench", "mine.toml", "--report-only", "--out", "typo")
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_begun(edit: Edit, refused: Any) -> None:
+    assert "nosuch" in refused("bench", "mine.toml", "--out", "out", "--track", "nosuch")
+    assert not Path("out").exists()
+
+
+def test_results_of_another_cast_are_never_mixed_in(mine: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Folder(tmp_path).open(mine)
+    monkeypatch.setattr(cast, "VERSION", cast.VERSION + 1)
+    with pytest.raises(NeuroGymError, match=r"expected results of mine-v1, found others \(cast: "):
+        Folder(tmp_path).open(mine)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_takes_nothing_is_nobodys_result(
+    number: int, mine: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Experiment, "measure", full)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        run_all(mine, mine.tasks(), Folder(tmp_path), Serial())
+    assert not list(tmp_path.glob("agents/*/*.json"))
+
+
+def test_a_run_that_goes_on_is_one_run_to_trackers(edit: Edit, mine: Suite) -> None:
+    track = ["--track", "csv:tracked"]
+    edit("if not __import__('os').path.exists('mended'): raise KeyboardInterrupt")
+    assert main([*COMMAND, *track]) == 130
+    Path("mended").touch()
+    assert main([*COMMAND, *track]) == 0
+    with Path("tracked/index.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["state"] == "finished"
+
+
+def test_a_tracker_that_failed_is_not_asked_again(
+    mine: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun: list[str] = []
+
+    def fails(_: CSV, run: RunInfo) -> None:
+        begun.append(run.name)
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr(CSV, "begin", fails)
+    runs._LOST.clear()
+    run_all(mine, mine.tasks(["random", "nes"]), Folder(tmp_path / "out"), Serial(), track=[f"csv:{tmp_path / 'tracked'}"])
+    assert len(begun) == 1 and "no server" in caplog.text
+    runs._LOST.clear()

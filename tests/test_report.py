@@ -193,6 +193,8 @@ def test_a_killed_run_has_a_page_that_says_what_is_missing(pictures: Path, tmp_p
             if "presentations searched" in (tmp_path / "live.html").read_text():
                 break
             time.sleep(0.1)
+        else:
+            pytest.fail("the page of a run that goes on never told of a round")
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
