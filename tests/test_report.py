@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import resource
 import shutil
@@ -383,3 +384,16 @@ def test_a_full_disk_leaves_the_old_page(run: Path) -> None:
             signal.signal(signal.SIGXFSZ, handler)
     assert (run / "report.html").read_bytes() == before
     assert not list(run.glob(".report.html*"))
+
+
+def test_a_journal_is_copied_while_it_rests(run: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, changes = shutil.copyfile, iter([True, True])
+
+    def copied(file: Path, target: Path) -> None:
+        copy(file, target)
+        os.utime(file, ns=(0, time.time_ns() if next(changes, False) else 0))  # the run goes on meanwhile
+
+    monkeypatch.setattr("neurogym_v.cli.report.shutil.copyfile", copied)
+    assert main(["report", str(run)]) == 0 and next(changes, None) is None
+    changes = iter([True] * 99)
+    assert "expected it to rest for a moment, it changed while it was copied; try again" in refused("report", run)
