@@ -6,7 +6,7 @@ as far. On a device that is faster with large batches this is most of the time s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,8 @@ def search_together(group: Sequence[Asked]) -> list[dict[str, Any]]:
     """`runs.search` of each, in a worker.
 
     Raises:
-        NeuroGymError: as `runs.search`, of any of them; what all have shown is in their journals.
+        NeuroGymError: as `runs.search`, of any of them; what all have shown is in their journals. What a shared batch raises is
+            raised in the run it belongs to, as if that were alone.
     """
     if len(group) == 1:
         return [search(group[0])]
@@ -39,9 +40,31 @@ def search_together(group: Sequence[Asked]) -> list[dict[str, Any]]:
     said = {place: run.switch() for place, run in enumerate(runs)}
     while asked := {place: said[place] for place, run in enumerate(runs) if not run.dead}:
         sessions, blocks = ({place: pair[i] for place, pair in asked.items()} for i in (0, 1))
-        for place, rates in answers(sessions, blocks).items():
-            said[place] = runs[place].switch(rates)
+        for place, answer in _answered(sessions, blocks).items():
+            run = runs[place]
+            said[place] = run.throw(answer) if isinstance(answer, Exception) else run.switch(answer)
     return [said[place] for place in range(len(runs))]
+
+
+def _answered(sessions: Mapping[int, Session], blocks: Mapping[int, Showing]) -> Mapping[int, Rates | Exception]:
+    """What the neurons answer to a block each; where they cannot together, what each does alone, be it an error."""
+    states: dict[int, Mapping[str, Any]] = {}
+    try:
+        for place in blocks:
+            states[place] = sessions[place].neuron.state()
+        return answers(sessions, blocks)
+    except Exception:  # of a neuron that anyone wrote, of a batch too large for the device
+        return {place: _answered_alone(sessions[place], block, states.get(place)) for place, block in blocks.items()}
+
+
+def _answered_alone(session: Session, block: Showing, state: Mapping[str, Any] | None) -> Rates | Exception:
+    """From `state` on, as the batch that failed may have gone past it for some."""
+    try:
+        if state is not None:
+            session.neuron.restore(state)
+        return shown_alone(session, block)
+    except Exception as error:
+        return error
 
 
 def grouped(asked: Sequence[Asked], size: int) -> list[tuple[Asked, ...]]:

@@ -22,14 +22,14 @@ def answers(sessions: Mapping[Key, Session], asked: Mapping[Key, Showing]) -> di
     Sessions whose neurons are made of the same one, behind whatever effects, share its network; the rest takes a call more.
 
     Raises:
-        NeuroGymError: a session with a neuron that is not simulated.
+        NeuroGymError: a session with a neuron that is not simulated. Whatever is raised, some neurons may have answered.
     """
     images = _drawn(sessions, asked)
     neurons = {key: simulated(sessions[key].neuron) for key in asked}
     rngs = {key: sessions[key].rng(block.kind) for key, block in asked.items()}
     seen = {key: neurons[key].see(images[key], block.order, rngs[key]) for key, block in asked.items()}
     found: dict[Key, Rates] = {}
-    for keys in _alike(asked, lambda key: neurons[key].source):
+    for keys in _alike(asked, lambda key: (id(neurons[key].source.made_of), seen[key][0].shape[1:])):
         expected = neurons[keys[0]].source.expected_rate(torch.cat([seen[key][0] for key in keys]))
         ends = np.cumsum([len(seen[key][0]) for key in keys])
         for key, part in zip(keys, np.split(expected, ends[:-1]), strict=True):
@@ -52,7 +52,7 @@ def _drawn(sessions: Mapping[Key, Session], asked: Mapping[Key, Showing]) -> dic
     """The images of all blocks, on one device; those of latents are drawn together."""
     latents = {key: block.pictures for key, block in asked.items() if isinstance(block.pictures, np.ndarray)}
     drawn: dict[Key, Images] = {}
-    for keys in _alike(latents, lambda key: sessions[key].generator):
+    for keys in _alike(latents, lambda key: id(sessions[key].generator)):
         images = generators.draw(sessions[keys[0]].generator, np.concatenate([latents[key] for key in keys]))
         drawn |= zip(keys, torch.split(images, [len(latents[key]) for key in keys]), strict=True)
     device = next(iter(drawn.values())).device if drawn else "cpu"
@@ -60,9 +60,9 @@ def _drawn(sessions: Mapping[Key, Session], asked: Mapping[Key, Showing]) -> dic
     return drawn | {key: images.to(device) for key, images in given.items()}
 
 
-def _alike(keys: Mapping[Key, object], thing: Callable[[Key], object]) -> list[list[Key]]:
+def _alike(keys: Mapping[Key, object], thing: Callable[[Key], Hashable]) -> list[list[Key]]:
     """The keys in groups that share a thing, in their order."""
-    groups: dict[int, list[Key]] = {}
+    groups: dict[Hashable, list[Key]] = {}
     for key in keys:
-        groups.setdefault(id(thing(key)), []).append(key)
+        groups.setdefault(thing(key), []).append(key)
     return list(groups.values())

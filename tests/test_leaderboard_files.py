@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import run_all
@@ -17,6 +18,7 @@ from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.board import board_of
 from neurogym_v.benchmarks.leaderboard.checks import check
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of, path_of, signed, text_of
+from neurogym_v.benchmarks.leaderboard.markdown import readme
 from neurogym_v.benchmarks.leaderboard.reading import LARGEST, read_entry
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
@@ -124,6 +126,8 @@ def score(entry: dict[str, Any]) -> Any:
     return entry["runs"][1]["milestones"][-1]
 
 
+LINK = "[here](https://evil.example)"
+BARE = "https://evil.example/b www.evil.example <https://evil.example/c>"
 SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
     "an edited number": (lambda text: text.replace('"lost": ', '"lost": 1', 1), "expected the numbers that its sha256 is of"),
     "cut off": (lambda text: text[: len(text) // 2], "expected an entry as JSON, found"),
@@ -173,6 +177,12 @@ SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
         edited(set_in("runs", 1, "held_out", to=False)),
         "expected held_out True as in the suite, found False",
     ),
+    "a site of another kind": (
+        edited(set_in("runs", 1, "label", to="V1, complex")),
+        "expected label 'V1, simple' as in the suite, found 'V1, complex'",
+    ),
+    "a link as a version": (edited(set_in("versions", "neurogym-v", to=LINK)), "found at versions/neurogym-v"),
+    "an address as a version": (edited(set_in("versions", "torch", to="1; www.evil.example")), "found at versions/torch"),
     "a score out of range": (
         edited(lambda e: score(e)["relative_activation"].update(value=1e9)),
         "is greater than the maximum of 100",
@@ -186,10 +196,15 @@ SPOILT: dict[str, tuple[Callable[[str], str], str]] = {
         "expected the relative activation that its repeats come to",
     ),
     "too many repeats": (edited(set_in("runs", 0, "test", "final", "n", to=900)), "at most 80 repeats (final)"),
+    "more shown than allowed": (edited(set_in("runs", 0, "presentations", to=81)), "at most 80 presentations"),
     "more lost than shown": (edited(set_in("runs", 0, "lost", to=81)), "no more of them lost, found 80 and 81"),
     "targets in another order in the file, and reached out of theirs": (
         edited(set_in("runs", 0, "hits", to={"1.5": None, "0.8": 20, "0.5": 60, "1": None, "1.2": None})),
         "targets reached one after the other",
+    ),
+    "a target reached after the end": (
+        edited(set_in("runs", 0, "hits", to={"0.5": 20, "0.8": 81, "1": None, "1.2": None, "1.5": None})),
+        "targets reached one after the other within 80 presentations",
     ),
     "scores at other times": (
         edited(lambda e: e["runs"][0]["milestones"].reverse()),
@@ -253,6 +268,40 @@ def test_names_cannot_write_the_readme(boards: Path) -> None:
     assert "| `a\\|b'<script>[x](y)` |" in (boards / "to" / "README.md").read_text()
     page = (boards / "to" / "mine-v1.html").read_text()
     assert page.count("<script") == 3 and "a|b`&lt;script&gt;[x](y)" in page
+
+
+def links(markdown: str) -> set[str]:
+    """Where they lead, and those of images."""
+    parsed = MarkdownIt("commonmark").enable("table").parse(markdown)
+    inner = [token for block in parsed for token in block.children or []]
+    return {str(token.attrs.get("href", token.attrs.get("src"))) for token in inner if token.type in ("link_open", "image")}
+
+
+def test_no_text_of_an_entry_is_a_link(mine: Suite, boards: Path) -> None:
+    def spoil(entry: dict[str, Any]) -> None:
+        text = f"{LINK} ![x]({LINK}) {BARE}"
+        entry.update(agent=f"a`{text}", by=text, note=text, command=text, parameters={"a": text})
+        entry["hardware"].update(cpu=text, device=text)
+        entry["runs"][1]["natural_image"] = text
+        keep = ("neuron", "site", "noise", "objective", "seed", "label", "held_out", "sanity_check")
+        entry["runs"][0] = {key: entry["runs"][0][key] for key in keep} | {"failed": text}
+
+    entry_at(boards).write_text(edited(spoil)(entry_at(boards).read_text()))
+    assert main(["leaderboard", "build", "--to", str(boards / "to"), "--suite", str(boards / "mine.toml")]) == 0
+    made = (boards / "to" / "README.md").read_text()
+    ours = {"schema.json", "../docs/benchmark.md", "mine-v1.html"}
+    assert links(made) == ours and "1 failed" in made
+    assert 'href="http' not in (boards / "to" / "mine-v1.html").read_text()
+    past = read_entry(entry_at(boards))  # what the schema refuses, the page would still not link
+    past = {**past, "versions": {**past["versions"], "neurogym-v": LINK}}
+    assert links(readme([board_of(mine, [past])])) == ours
+    assert links(LINK) == {"https://evil.example"}
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cpu", "0.1.0; 0.2.0", "2.0.0a0+git1f2e-dirty", "3.13.0rc1"])
+def test_versions_as_they_are_written(version: str, boards: Path) -> None:
+    entry_at(boards).write_text(edited(set_in("versions", "torch", to=version))(entry_at(boards).read_text()))
+    assert read_entry(entry_at(boards))["versions"]["torch"] == version
 
 
 def test_a_run_that_failed_counts_as_missing(mine: Suite, boards: Path) -> None:

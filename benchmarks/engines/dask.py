@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PATIENCE_S = 60.0
-"""How long a scheduler may be away before that is an error."""
+"""How long a scheduler may be away, from when that is found, before it is an error."""
 TIMEOUT_S = 10.0
 """How long one attempt to reach it may take."""
 ALONE = threading.Lock()
@@ -36,11 +36,11 @@ class Dask:
         NeuroGymError: dask.distributed is not installed, fewer than one job, or no scheduler answers.
     """
 
-    def __init__(self, jobs: int | None = None, *, address: str | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, jobs: int | None = None, *, address: str | None = None) -> None:
         if jobs is not None and jobs < 1:  # dask would wait for a worker that never comes
             raise NeuroGymError(f"jobs: expected 1 or more, got {jobs}")
         self._distributed = require("distributed", user="engine dask", extra="dask")
-        self._address, self._jobs, self._patience_s = address, jobs, patience_s
+        self._address, self._jobs = address, jobs
         if address:
             try:
                 self._client(address).close()
@@ -52,28 +52,36 @@ class Dask:
         waiting = dict(enumerate(tasks))
         with ExitStack() as stack:
             address = self._address or stack.enter_context(self._own()).scheduler_address
-            last = time.monotonic()
+            away: float | None = None  # since when
             while waiting:
                 try:
                     with self._client(address) as client:
+                        away = None  # it was reached
                         for place, (result, error) in self._submitted(client, work, waiting):
                             if error:
                                 raise _OfWork(error)
                             del waiting[place]
-                            last = time.monotonic()
                             yield place, result
                 except _OfWork as raised:
                     raise raised.error from None
                 except (CancelledError, OSError) as error:  # of dask
-                    if time.monotonic() - last > self._patience_s:
+                    away = time.monotonic() if away is None else away
+                    if time.monotonic() - away > PATIENCE_S:
                         raise unreachable(address) from error
                     time.sleep(0.2)
 
     def _submitted(self, client: Any, work: Callable[[T], R], waiting: dict[int, T]) -> Iterator[tuple[int, Any]]:
-        futures = {client.submit(_alone, work, task, pure=False, priority=-place): place for place, task in waiting.items()}
+        try:
+            futures = {client.submit(_alone, work, task, pure=False, priority=-place): place for place, task in waiting.items()}
+        except Exception as error:
+            if client.status != "closed":
+                raise
+            raise ConnectionError("closed as its scheduler went away") from error  # dask's own is no OSError
         try:
             for future in self._distributed.as_completed(list(futures), loop=client.loop):
-                yield futures[future], future.result()
+                place, result = futures.pop(future), future.result()
+                future.release()  # or it would be computed again when the worker that did it is lost
+                yield place, result
         except self._distributed.KilledWorker as error:
             raise NeuroGymError(
                 "workers were killed again and again under one run, perhaps for their memory; start again to go on"

@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster that is running, such as "
                         "tcp://127.0.0.1:8786 [with --engine dask: workers of this machine]")  # fmt: skip
     parser.add_argument("--lockstep", type=int, default=1, metavar="N", help="runs side by side in a job, through one batch; "
-                        "changes the time on a GPU and never the result [%(default)s]")  # fmt: skip
+                        "changes the time on a GPU and not the result [%(default)s]")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... [%(default)s]")
     parser.add_argument("--track", action="append", default=[], metavar="NAME[:WHERE]", help="tell a tracker of each run: csv, "
                         "tensorboard, mlflow, wandb (see `neurogym-v run --help`); repeat for several")  # fmt: skip

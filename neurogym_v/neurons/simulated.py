@@ -75,6 +75,7 @@ class SimulatedNeuron(Neuron):
     presented: int = 0
     """Presentations of this session so far: the clock."""
     _natural: tuple[Rates, Rates] | None = None
+    _made_of: SimulatedNeuron | None = None
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -99,8 +100,13 @@ class SimulatedNeuron(Neuron):
 
     def begin(self, rng: np.random.Generator) -> Self:  # noqa: ARG002
         fresh = copy.copy(self)
-        fresh.presented = 0
+        fresh.presented, fresh._made_of = 0, self.made_of
         return fresh
+
+    @property
+    def made_of(self) -> SimulatedNeuron:
+        """The neuron that it was before any session: those of one share all that makes an expected rate."""
+        return self._made_of or self
 
     def state(self) -> dict[str, Any]:
         return {"presented": self.presented}
