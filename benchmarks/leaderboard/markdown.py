@@ -60,4 +60,4 @@ def _code(text: str) -> str:
 
 def _text(text: str) -> str:
     """Words that stay words."""
-    return "".join(f"\\{letter}" if letter in "\\`*_<>|#!~&" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_<>|#!~&[]" else letter for letter in text)

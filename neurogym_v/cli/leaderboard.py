@@ -57,7 +57,11 @@ def add(commands: Any) -> None:
     )
     two.add_argument("entries", nargs="+", type=Path, metavar="ENTRY")
     two.add_argument(
-        "--runs", type=int, default=3, metavar="N", help="of each entry; 0: only its form and numbers [%(default)s]"
+        "--runs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="of each entry, on another machine four of as many sites; 0: only its form and numbers [%(default)s]",
     )
     two.add_argument("--seed", type=int, metavar="N", help="which runs [another sample each time]")
     two.add_argument("--agent", action="append", default=[], dest="agents", metavar="MODULE:CLASS",
@@ -130,7 +134,8 @@ def _verified(path: Path, chosen: argparse.Namespace, seed: int) -> int:
             return 0
         trusted(entry["agent"], chosen.agents)
         device, engine = device_of(chosen.device), load_engine("local", jobs=chosen.jobs)
-        _say(f"doing {min(chosen.runs, len(entry['runs']))} of them again")
+        count = min(chosen.runs, len(entry["runs"]))
+        _say(f"doing {count} of them again; on another machine than the entry's, four of each site")
         runs = verify(asked, entry, engine, np.random.default_rng(seed), runs=chosen.runs, device=device)
     except NeuroGymError as error:
         said = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
