@@ -48,7 +48,7 @@ def columns(board: Board) -> list[Column]:
         Column(name="area", about="under the noise-free curve of what would have been recommended"),
         Column(name="ERT to 1", about="expected presentations to a noise-free relative activation of 1, of the median site"),
         Column(name="stretched", about="sites driven above their best natural image: paired t test, after Holm; first seed"),
-        *(held if _split(board) else []),
+        *(held if split(board) else []),
         Column(name="s per 1,000", about="the agent's own seconds for 1,000 presentations"),
         Column(name="runs", about="done, of all"),
         Column(name="date", words=True, about="of the entry, and its version of neurogym-v"),
@@ -64,7 +64,7 @@ def _row(board: Board, view: View, row: Standing, rank: int) -> list[Cell]:
     suite, entry = board.suite, board.entries[row.agent]
     earlier = [row.at[at] for at in sorted(set(suite.report_at) - {suite.budget})]
     apart = [[site for site in board.sites if site.held_out == held] for held in (True, False)]
-    held = [_plain(score_on(view, row.agent, sites)) for sites in apart] if _split(board) else []
+    held = [_plain(score_on(view, row.agent, sites)) for sites in apart] if split(board) else []
     scored = np.isfinite(row.score.value)
     return [
         Cell(text=str(rank) if scored else NONE, order=-rank, note=TIE if scored and view.compared.tied(row.agent) else ""),
@@ -85,7 +85,7 @@ def _row(board: Board, view: View, row: Standing, rank: int) -> list[Cell]:
     ]
 
 
-def _split(board: Board) -> bool:
+def split(board: Board) -> bool:
     """Whether some sites are held out and some are not."""
     return len({site.held_out for site in board.sites}) > 1
 

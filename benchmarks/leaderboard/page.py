@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neurogym_v.benchmarks.leaderboard import words
 from neurogym_v.benchmarks.leaderboard.board import HELD, Board, View
-from neurogym_v.benchmarks.leaderboard.columns import AGENT, cells, columns
+from neurogym_v.benchmarks.leaderboard.columns import AGENT, cells, columns, split
 from neurogym_v.benchmarks.leaderboard.pictures import Drawn, draw_all, pictures, repeatable, runs_of, shown
 from neurogym_v.report import charts, parts
 from neurogym_v.report.axes import Key, Scale, ink, tag
@@ -79,7 +79,9 @@ def _filters(board: Board) -> Markup:
     chosen = {
         "track": [tag("option", words.track(track), value=str(at)) for at, track in enumerate(board.tracks)],
         "sites": [*sites, tag("optgroup", *single, label="one site")],
-        "held": [tag("option", text, value=value) for value, text in zip(HELD, words.HELD, strict=True)],
+        "held": [tag("option", text, value=value) for value, text in zip(HELD, words.HELD, strict=True)]
+        if split(board)
+        else [],
     }
     made = [
         tag("label", tag("span", words.FILTERS[name]), tag("select", *options, id=name))

@@ -65,7 +65,11 @@ def headline(board: Board, view: View) -> list[tuple[str, str, str]]:
     tied = sum(view.compared.tied(row.agent) for row in view.rows)
     interval = f"[{number(first.score.low, 2)}, {number(first.score.high, 2)}]"
     return [
-        (str(len(view.rows)), "agents", f"on {len(board.sites)} sites, seeds {len(board.suite.seeds)}"),
+        (
+            str(len(view.rows)),
+            "agents",
+            f"on {len(board.sites)} sites, {len(board.suite.seeds)} seed{'s' * (len(board.suite.seeds) > 1)}",
+        ),
         (number(first.score.value, 2), interval, f"relative activation of the first, {first.agent}"),
         (str(tied), "agents", "are not told apart from the first"),
         (f"{board.suite.budget:,}", "presentations", "of each search, lost ones included"),
