@@ -126,13 +126,9 @@ def test_adding_an_agent_measures_no_natural_image_again(tmp_path: Path) -> None
     assert blocks(tmp_path, "natural", "random") == before
     assert condition().file("random", tmp_path).read_bytes() == result
     with Journal(condition().folder(tmp_path) / "journal.sqlite") as journal:
-        assert "agents" not in journal.config
-        assert journal.config["budget"] == 120
-        assert [block.kind for block in journal.blocks("ga:ponce2019")] == ["search"] * 3 + [
-            "first round",
-            "validation",
-            "contrast",
-        ]
+        assert "agents" not in journal.config and journal.config["budget"] == 120
+        kinds = [block.kind for block in journal.blocks("ga:ponce2019")]
+        assert kinds == ["search"] * 3 + ["first round", "validation", "contrast"]
 
     once = numbers(tmp_path, "random")
     forget(condition(), "random", tmp_path)
