@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from neurogym_v.benchmarks.code import code_of
@@ -60,10 +60,9 @@ def run_all(
         watch(done, len(tasks))
 
 
-def outdated(tasks: Sequence[Task], folder: Folder) -> dict[str, int]:
-    """Agent -> how many of its results were made with other code than it has now."""
-    done = [task for task in tasks if folder.result(task).is_file()]
-    return Counter(task.agent for task in done if _differs(read_result(folder.result(task))["code"], task))
+def outdated(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Agent -> how many of these results were made with other code than it has now."""
+    return Counter(r["agent"] for r in results if _differs(r["code"], r["config"]["agents"][0]))
 
 
 def _clear(task: Task, folder: Folder, *, refresh: bool, retry: bool) -> None:
@@ -71,16 +70,16 @@ def _clear(task: Task, folder: Folder, *, refresh: bool, retry: bool) -> None:
     file, journal = folder.result(task), folder.journal(task)
     if file.is_file():
         result = read_result(file)
-        if (refresh and _differs(result["code"], task)) or (retry and result["failed"] is not None):
+        if (refresh and _differs(result["code"], task.config.agents[0])) or (retry and result["failed"] is not None):
             file.unlink()
     elif refresh and journal.is_file():
         with Journal(journal) as begun:
             _, code = begun_with(begun)
-        if _differs(code, task):
+        if _differs(code, task.config.agents[0]):
             forget(journal)
 
 
-def _differs(code: str, task: Task) -> bool:
-    """Whether it is known to be other code than that of the task's agent."""
-    now = code_of(task.config.agents[0])
+def _differs(code: str, agent: str) -> bool:
+    """Whether it is known to be other code than the agent's."""
+    now = code_of(agent)
     return bool(code and now and code != now)

@@ -108,7 +108,7 @@ def _bench(chosen: argparse.Namespace) -> int:
             console.print(said, highlight=False, markup=False, soft_wrap=True)
     for agent, why in dict.fromkeys((row.agent, why) for _, rows in made for row in rows for why in row.failed):
         console.print(f"failed: {agent}: {why}", highlight=False, markup=False, soft_wrap=True)
-    for agent, count in outdated(tasks, folder).items():
+    for agent, count in outdated(results).items():
         said = f"of earlier code: {count} runs of {agent}; --refresh does them again"
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     write_json(folder.path / "standings.json", [{"track": track, "standings": rows} for track, rows in made])
