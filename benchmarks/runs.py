@@ -169,7 +169,7 @@ def _tracked(asked: Asked, experiment: Experiment, agent: str, natural: Natural,
     """The search, told to trackers; those that failed or hung once in this process are not asked again."""
     config = asked.task.config
     about: dict[str, Any] = {"suite": asked.suite, "id": f"{asked.bench} {condition(config)}"}
-    for name in asked.track:
+    for name in (name for name in asked.track if name not in _LOST):
         try:
             Tracked([name], config, asked.folder, **about)
         except NeuroGymError as error:  # of the tracker, which could be made where the bench was started
