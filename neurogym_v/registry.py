@@ -20,7 +20,7 @@ from neurogym_v import importing, weights
 from neurogym_v.agent import Agent
 from neurogym_v.generators import Generator, foreign
 from neurogym_v.naming import check_parameters, nearest, split
-from neurogym_v.neurons.simulated import SimulatedNeuron
+from neurogym_v.neurons.simulated import Neuron, SimulatedNeuron
 from neurogym_v.projection import Projected
 from neurogym_v.types import LoopSpec, NeuroGymError
 
@@ -70,6 +70,28 @@ EFFECTS = {
     "lost": "neurogym_v.neurons.effects.lost:Lost",
 }
 """Of a session, in the order in which they happen to a response."""
+ACQUISITIONS = {
+    "intan": "neurogym_v.rigs.acquisitions.intan:Intan",
+    "open_ephys": "neurogym_v.rigs.acquisitions.open_ephys:OpenEphys",
+    "event_broadcaster": "neurogym_v.rigs.acquisitions.event_broadcaster:EventBroadcaster",
+    "lsl": "neurogym_v.rigs.acquisitions.lsl:LSL",
+}
+"""Recording systems; those of installed packages come with the entry-point group `neurogym_v.acquisition`."""
+SOURCES = {
+    "intan": "neurogym_v.rigs.virtual.intan:IntanSource",
+    "open_ephys": "neurogym_v.rigs.virtual.open_ephys:OpenEphysSource",
+    "event_broadcaster": "neurogym_v.rigs.virtual.open_ephys:EventBroadcasterSource",
+    "lsl": "neurogym_v.rigs.virtual.lsl:LSLSource",
+}
+"""The same as the virtual rig plays them."""
+PRESENTERS = {"remote": "neurogym_v.rigs.presenters.remote:Remote"}
+DISPLAYS = {
+    "pygame": "neurogym_v.rigs.displays.pygame_window:PygameWindow",
+    "psychopy": "neurogym_v.rigs.displays.psychopy_window:PsychoPyWindow",
+    "headless": "neurogym_v.rigs.displays.headless:Headless",
+}
+LIVE = "live:"
+"""Before the rig file of a live neuron."""
 
 
 def resolve(kind: str, name: str, known: Mapping[str, str]) -> Any:
@@ -95,6 +117,32 @@ def device_of(name: str) -> str:
         reason = str(error).partition("\n")[0]
         raise NeuroGymError(f"device {name!r}: expected auto, cpu or an available device, got: {reason}") from None
     return name
+
+
+def load_live(name: str) -> Neuron:
+    """The neuron behind the rig file of `live:rig.toml`.
+
+    Raises:
+        NeuroGymError: no such file, or one that describes no rig.
+    """
+    neuron: Neuron = import_module("neurogym_v.rigs.config").load(Path(name.removeprefix(LIVE)))
+    return neuron
+
+
+def acquisition_class(name: str) -> Any:
+    """The class of a recording system: ours, or of an installed package (entry-point group `neurogym_v.acquisition`).
+
+    Raises:
+        NeuroGymError: no such thing.
+    """
+    if name in ACQUISITIONS:
+        return resolve("acquisition", name, ACQUISITIONS)
+    theirs = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group="neurogym_v.acquisition")}
+    if name in theirs:
+        return importing.named("acquisition", theirs[name], tuple(ACQUISITIONS))
+    if ":" in name:
+        return importing.named("acquisition", name, tuple(ACQUISITIONS | theirs))
+    raise nearest("acquisition", name, ACQUISITIONS | theirs)
 
 
 @cache

@@ -168,6 +168,8 @@ class Session:
                 self.journal.append(self.name, self._number, asked.block(rates, self.neuron.state()))
         self._number += 1
         self.shown[asked.kind] += len(rates)
+        if self.neuron.repeated:
+            self.shown["repeated"] = self.neuron.repeated
         return np.where(self.neuron.alive, rates, np.nan)  # of a site that is known to be lost, nothing is a response
 
     def _replay(self, asked: Showing) -> Rates:

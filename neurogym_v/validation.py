@@ -33,10 +33,26 @@ REPEATS = 80
 """Rounds in which a recommended image is shown again."""
 FILLERS = 3
 """Other natural images in each round, of other photographs than the best one."""
-CHOOSE, ESTIMATE = slice(0, REPEATS // 2), slice(REPEATS // 2, REPEATS)
-"""Rounds that choose the best of several images, and rounds that say how good it is."""
 FIRST = "first round"
 """What its images are shown again for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is shown for the sake of scores."""
+
+    spontaneous: int = SPONTANEOUS
+    screening: int = SCREENING
+    finalists: int = FINALISTS
+    final: int = FINAL
+    repeats: int = REPEATS
+    references: int | None = None
+    """Natural images that are screened; None: all."""
+
+
+FULL = Plan()
+SHORT = Plan(spontaneous=24, screening=3, finalists=6, final=16, repeats=24, references=40)
+"""For a live neuron: minutes instead of hours, and intervals twice as wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +94,11 @@ class Rounds:
     """Scores of an image and of what was shown in turn with it."""
 
     image: Rates
-    """(REPEATS,) NaN where the trial was lost, in all of them."""
+    """(repeats,) NaN where the trial was lost, in all of them."""
     natural: Rates
-    """(REPEATS,) of the best natural image."""
+    """(repeats,) of the best natural image."""
     spontaneous: Rates
-    """(REPEATS,) at a grey screen; 0 for scores that are no rates."""
+    """(repeats,) at a grey screen; 0 for scores that are no rates."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -117,21 +133,21 @@ class Milestone:
     """(k,) noise-free scores; NaN where no one can know them."""
 
 
-def measure_natural(env: NeuronEnv, references: References, rng: np.random.Generator) -> Natural:
+def measure_natural(env: NeuronEnv, references: References, rng: np.random.Generator, plan: Plan = FULL) -> Natural:
     """Find the best natural image for the site of a session and estimate its score, without the luck that made it the best.
 
     All images are screened with a few repeats; the most promising are shown again; the best of them is chosen on the
     screening and the first half of those repeats, and estimated on the second half.
     """
     grey = grey_screen(references)
-    shown = env.live.show_images(grey, ["grey"], np.zeros(SPONTANEOUS, dtype=np.intp), kind="spontaneous")
-    spontaneous = env.score(shown) if is_rate(env) else np.zeros(SPONTANEOUS)
+    shown = env.live.show_images(grey, ["grey"], np.zeros(plan.spontaneous, dtype=np.intp), kind="spontaneous")
+    spontaneous = env.score(shown) if is_rate(env) else np.zeros(plan.spontaneous)
     images, names = references.images, references.names
-    screening = _repeats(env, images, names, SCREENING, "screening")
+    screening = _repeats(env, images, names, plan.screening, "screening")
     means = _means(screening)
-    finalists = np.argsort(np.nan_to_num(means, nan=-np.inf))[::-1][:FINALISTS]
-    final = _repeats(env, images[finalists.copy()], [names[i] for i in finalists], FINAL, "natural")
-    choose, estimate = final[:, : FINAL // 2], final[:, FINAL // 2 :]
+    finalists = np.argsort(np.nan_to_num(means, nan=-np.inf))[::-1][: plan.finalists]
+    final = _repeats(env, images[finalists.copy()], [names[i] for i in finalists], plan.final, "natural")
+    choose, estimate = final[:, : plan.final // 2], final[:, plan.final // 2 :]
     best = int(np.argmax(np.nan_to_num(_means(np.hstack([screening[finalists], choose])), nan=-np.inf)))
     at = int(finalists[best])
     return Natural(
@@ -153,8 +169,9 @@ def validate(
     best_natural: str,
     references: References,
     rng: np.random.Generator,
+    plan: Plan = FULL,
 ) -> tuple[tuple[Milestone, ...], Rates]:
-    """Show the images of the first round (n, d) again, once, and everything that was recommended in REPEATS rounds each.
+    """Show the images of the first round (n, d) again, once, and everything that was recommended in rounds of its own.
 
     Args:
         milestones: presentations allowed, presentations used, and the (k, d) latents that were recommended then.
@@ -166,13 +183,13 @@ def validate(
     recommended = np.concatenate([latents for *_, latents in milestones])
     # with what was recommended behind them, so that the journal alone tells all latents that are scored
     again = env.score(env.live.show_latents(np.concatenate([first_round, recommended]), kind=FIRST)[1])[: len(first_round)]
-    beside = company(references, best_natural)
-    found = []
+    beside, found = company(references, best_natural), []
+    choose, estimate = slice(0, plan.repeats // 2), slice(plan.repeats // 2, None)
     for allowed, spent, latents in milestones:
         images = env.live.draw(latents)
-        shown = tuple(_rounds(env, images[i], beside, named(allowed, i), "validation") for i in range(len(latents)))
+        shown = tuple(_rounds(env, image, beside, named(allowed, i), "validation", plan) for i, image in enumerate(images))
         matched = match_contrast(images[:1], beside.images[0])[0]
-        best = int(np.argmax([np.nan_to_num(one.activation(rng, CHOOSE).value, nan=-np.inf) for one in shown]))
+        best = int(np.argmax([np.nan_to_num(one.activation(rng, choose).value, nan=-np.inf) for one in shown]))
         first = shown[0].activation(rng)
         milestone = Milestone(
             presentations=allowed,
@@ -181,8 +198,8 @@ def validate(
             shown=shown,
             score=mean_rate(shown[0].image, rng),
             relative_activation=first,
-            best_relative_activation=shown[best].activation(rng, ESTIMATE) if len(shown) > 1 else first,
-            contrast_matched=_rounds(env, matched, beside, named(allowed, 0), "contrast").activation(rng),
+            best_relative_activation=shown[best].activation(rng, estimate) if len(shown) > 1 else first,
+            contrast_matched=_rounds(env, matched, beside, named(allowed, 0), "contrast", plan).activation(rng),
             expected=expected_scores(env, images),
         )
         found.append(milestone)
@@ -234,16 +251,16 @@ def match_contrast(images: Images, like: Images) -> Images:
     return pixels.round().to(torch.uint8)
 
 
-def _rounds(env: NeuronEnv, image: Images, beside: References, name: str, kind: str) -> Rounds:
-    """REPEATS rounds of an image (3, s, s), in turn with others."""
+def _rounds(env: NeuronEnv, image: Images, beside: References, name: str, kind: str, plan: Plan) -> Rounds:
+    """Rounds of an image (3, s, s), in turn with others."""
     device = beside.images.device
     images = torch.cat([image[None].to(device), beside.images[:1], grey_screen(beside).to(device), beside.images[1:]])
     names = [name, *(f"{name}: {other}" for other in (beside.names[0], "grey", *beside.names[1:]))]
-    rng, rows = np.random.default_rng([env.live.seed, REPEATS]), balanced(len(images))
-    cycles = [rows[rng.permutation(len(rows))] for _ in range(-(-REPEATS // len(rows)))]
-    order: NDArray[np.intp] = np.concatenate(cycles)[:REPEATS].ravel()
+    rng, rows = np.random.default_rng([env.live.seed, plan.repeats]), balanced(len(images))
+    cycles = [rows[rng.permutation(len(rows))] for _ in range(-(-plan.repeats // len(rows)))]
+    order: NDArray[np.intp] = np.concatenate(cycles)[: plan.repeats].ravel()
     own, natural, grey, *_ = _by_image(env, images, names, order, kind)
-    return Rounds(image=own, natural=natural, spontaneous=grey if is_rate(env) else np.zeros(REPEATS))
+    return Rounds(image=own, natural=natural, spontaneous=grey if is_rate(env) else np.zeros(plan.repeats))
 
 
 def balanced(n: int) -> NDArray[np.intp]:

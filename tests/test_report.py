@@ -258,16 +258,6 @@ def test_the_agents_own_numbers_are_curves_where_rounds_keep_them(run: Path) -> 
     assert "sigma: 0.8" in page.text
 
 
-def test_spikes_are_shown_where_there_are_any(finished: Path) -> None:
-    record = record_of(finished)
-    assert "Spikes" not in Elements(page(record)).text
-    spikes = tuple(np.array(trial) for trial in ([0.01, 0.05], [], [0.03]))
-    agents = (replace(record.agents[0], spikes=spikes), *record.agents[1:])
-    shown = Elements(page(replace(record, agents=agents)))
-    assert "3 repeats" in shown.text
-    assert sum(a.get("class") == "spike" for a in shown.of("path")) == 3
-
-
 def test_many_large_images_make_a_small_page(finished: Path) -> None:
     """Noise compresses worst; 40 rounds of three agents at 128 px."""
     record, generator = record_of(finished), load_generator("fourier:128")

@@ -123,16 +123,6 @@ def test_a_histogram_counts_every_finite_value_once(values: list[float]) -> None
     assert all(start >= 0 and start + width <= 100.1 for start, width in ends)
 
 
-def test_a_raster_has_a_tick_for_each_spike_in_the_row_of_its_trial() -> None:
-    html = charts.raster([[0.0, 0.05], [], [0.1]], title="t", window_s=0.1)
-    ticks = [re.findall(r"[ML]([\d.]+) ([\d.]+)", tick["d"]) for tick in attributes(html, "path", "spike")]
-    rows = [int(3 * float(tick[0][1]) / 1000) for tick in ticks]
-    assert rows == [0, 0, 2]
-    assert float(ticks[0][0][0]) < float(ticks[1][0][0]) < float(ticks[2][0][0])
-    assert "response window, 0.1 s" in html
-    assert charts.raster([], title="t", window_s=0.1).count('class="spike"') == 0
-
-
 class Elements(HTMLParser):
     """The names of all elements, and of all their attributes."""
 
@@ -161,7 +151,6 @@ def test_text_from_outside_stays_text() -> None:
         charts.lines([line], title="t", x_label="x", y_label="y", legend=[Key(HOSTILE, "c1")]),
         charts.intervals([mark], title=HOSTILE, unit=HOSTILE, levels=[mark]),
         charts.histogram([1, 2], title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE, marks=[mark]),
-        charts.raster([[0.1]], title=HOSTILE, window_s=0.1),
         parts.film(HOSTILE, [Picture(uri="data:,", title=HOSTILE, text=HOSTILE, more=HOSTILE)], note=HOSTILE),
         parts.cards([Picture(uri=None, title=HOSTILE, text=HOSTILE)]),
         parts.table(

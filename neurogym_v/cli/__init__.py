@@ -19,12 +19,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 2 for anything that the user can mend."""
-    from neurogym_v.cli import bench, cast, fit, leaderboard, listing, report, run, weights
+    from neurogym_v.cli import bench, cast, export, fit, leaderboard, listing, live, report, rig, run, weights
 
     parser = _Parser(prog="neurogym-v", description="A visual neuron as an environment: evolve images that drive it.")
     parser.add_argument("--version", action="version", version=f"neurogym-v {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, report, bench, leaderboard, fit, cast, listing, weights):
+    for module in (run, live, rig, report, export, bench, leaderboard, fit, cast, listing, weights):
         module.add(commands)
     chosen = parser.parse_args(arguments)
     try:

@@ -57,7 +57,7 @@ def _of_run(chosen: argparse.Namespace) -> Path:
     journal_file = chosen.folder / JOURNAL
     if not journal_file.is_file():
         raise NeuroGymError(f"{chosen.folder}: expected the folder of a run or of a bench, found neither {JOURNAL} nor {SUITE}")
-    with _copied(journal_file) as path:
+    with copied(journal_file) as path:
         try:
             with Journal(path) as journal:
                 return write_report(chosen.folder, journal, out=chosen.out)
@@ -70,7 +70,7 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _copied(path: Path) -> Iterator[Path]:
+def copied(path: Path) -> Iterator[Path]:
     """A copy of a journal: opening it changes nothing, and it may be read-only, or in use by the run.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial
@@ -24,6 +25,10 @@ from neurogym_v.files import write_json
 from neurogym_v.journal import Journal
 from neurogym_v.pictures import save_pictures
 from neurogym_v.report import write_report
+from neurogym_v.rigs import RigError
+from neurogym_v.rigs.gate import Gate
+from neurogym_v.rigs.live import LiveNeuron
+from neurogym_v.rigs.view import LiveView
 from neurogym_v.tracked import Tracked
 from neurogym_v.types import Feedback, NeuroGymError
 
@@ -72,7 +77,7 @@ def add(commands: Any) -> None:
                      "the field shows 25 [%(default)s]")  # fmt: skip
     run.add_argument("--device", default=default.device, help="auto, cpu, cuda, ... [%(default)s]")
     run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder; must be new [runs/DATE-NEURON-SITE]")
-    _add_track(run, "without WHERE: in the folder tracking beside the run's")
+    add_track(run, "without WHERE: in the folder tracking beside the run's")
     run.set_defaults(command=_run)
     resume = commands.add_parser(
         "resume",
@@ -81,11 +86,11 @@ def add(commands: Any) -> None:
         "run goes on and ends as if nothing had happened. On a finished run: write its table and pictures again.",
     )
     resume.add_argument("run", type=Path, metavar="RUN", help="its folder")
-    _add_track(resume, "the trackers that it was begun with")
+    add_track(resume, "the trackers that it was begun with")
     resume.set_defaults(command=_resume)
 
 
-def _add_track(command: argparse.ArgumentParser, default: str) -> None:
+def add_track(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--track", action="append", default=[], metavar="NAME[:WHERE]", help="csv:FOLDER, tensorboard:FOLDER, "
                          "mlflow:sqlite:///FILE or its server's address, wandb:PROJECT or wandb:ENTITY/PROJECT; repeat for "
                          f"several [{default}]")  # fmt: skip
@@ -94,16 +99,20 @@ def _add_track(command: argparse.ArgumentParser, default: str) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     settings = {key: value for key, value in vars(chosen).items() if key not in ("command", "out", "agents", "track")}
     settings |= {"position_deg": tuple(chosen.position_deg), "report_at": tuple(chosen.report_at)}
-    config = RunConfig(**settings, agents=tuple(chosen.agents or AGENTS))
+    return start(RunConfig(**settings, agents=tuple(chosen.agents or AGENTS)), chosen.out, chosen.track)
+
+
+def start(config: RunConfig, out: Path | None, track: Sequence[str], gate: Gate | None = None) -> int:
+    """Begin a run in a new folder, by default one under `runs`; the exit code of the command."""
     stem = Path(config.neuron).stem.replace(":", "-")
-    folder: Path = chosen.out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{config.site}"
+    folder = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{config.site}"
     if (folder / JOURNAL).exists():
         raise NeuroGymError(f"{folder}: expected a new folder, found a run; continue it with: {_resuming(folder)}")
-    tracked = Tracked(chosen.track, config, folder)
+    tracked = Tracked(track, config, folder)
     experiment = Experiment(config)  # what cannot run is refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, config=asdict(config)) as journal:
-        return _carry_out(experiment, journal, folder, tracked)
+        return _carry_out(experiment, journal, folder, tracked, gate)
 
 
 def _resume(chosen: argparse.Namespace) -> int:
@@ -112,17 +121,28 @@ def _resume(chosen: argparse.Namespace) -> int:
         return _carry_out(Experiment(config), journal, chosen.run, Tracked.resumed(chosen.track, config, chosen.run))
 
 
-def _carry_out(experiment: Experiment, journal: Journal, folder: Path, tracked: Tracked) -> int:
+def _carry_out(experiment: Experiment, journal: Journal, folder: Path, tracked: Tracked, gate: Gate | None = None) -> int:
     console = Console()
     console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
     tracked.say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     tracked.keep()
+    neuron = experiment.neuron
+    neuron.keep(folder)
     with tracked:
         try:
-            result = _watched(experiment, journal, console, tracked)
+            if isinstance(neuron, LiveNeuron):
+                with LiveView(experiment.config, neuron, console, gate or Gate()) as view:
+                    result = experiment.run(journal, tracked.watcher(experiment.references, view.watcher))
+            else:
+                result = _watched(experiment, journal, console, tracked)
         except KeyboardInterrupt:
             console.print(f"stopped; nothing is lost. Continue with: {_resuming(folder)}", soft_wrap=True, markup=False)
             return 130
+        except RigError:
+            console.print(f"the rig failed; nothing is lost. Continue with: {_resuming(folder)}", soft_wrap=True, markup=False)
+            raise
+        finally:
+            neuron.close()
         write_summary(result, folder / SUMMARY)
         console.print(result_table(result))
         files = save_pictures(result, experiment.generator, folder)

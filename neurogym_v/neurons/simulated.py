@@ -13,6 +13,7 @@ import weakref
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -33,6 +34,8 @@ class Neuron(ABC):
 
     sites: int
     """Recorded channels: columns of the rates."""
+    repeated: int = 0
+    """Presentations of this session beyond those asked for: lost ones that were shown again. They are paid for."""
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -55,6 +58,12 @@ class Neuron(ABC):
     def begin(self, rng: np.random.Generator) -> Self:  # noqa: ARG002 (those with a state draw it)
         """The neuron at the start of a session. Sessions of a simulation share nothing that changes; a live one is itself."""
         return self
+
+    def keep(self, folder: Path) -> None:  # noqa: B027 (a simulation writes nothing)
+        """A run in this folder begins or goes on: what the neuron keeps of its own belongs there."""
+
+    def close(self) -> None:  # noqa: B027 (a simulation holds nothing)
+        """The run is over, or has stopped: let go of whatever is connected."""
 
     def state(self) -> dict[str, Any]:
         """What the next answers depend on besides the images, as JSON; it goes to the journal with every block."""

@@ -119,23 +119,6 @@ def histogram(
     return figure(grid(x, y), *bars, *upright, title=title, x_label=x_label, y_label=y_label, height=height, legend=legend)
 
 
-def raster(trials: Sequence[ArrayLike], *, title: str, window_s: float, colour: str = "c1") -> Markup:
-    """Spike times, s, of each trial: a row a trial, the first on top; `window_s` from the image's onset is shaded."""
-    times = [np.ravel(np.asarray(trial, dtype=np.float64)) for trial in trials]
-    x = scale(*times, [0.0, window_s], low=min([0.0, *(float(t.min()) for t in times if len(t))]))
-    rows = max(1, len(times))
-    ticks = [
-        path([p, p], [1 - (row + 0.15) / rows, 1 - (row + 0.85) / rows], class_="spike", style=ink(colour))
-        for row, trial in enumerate(times)
-        for p in x.place(trial)
-    ]
-    start, end = x.place([0.0, window_s])
-    shade = tag("rect", tag("title", f"response window, {window_s:g} s"), x=percent(float(start)), y="0%", height="100%",
-                width=percent(float(end - start)), class_="window")  # fmt: skip
-    caption = f"{title}: {len(times)} repeats, the first on top"
-    return figure(shade, grid(x, None), plane(*ticks), title=title, x_label="s", y_label=caption, height=max(80, 5 * rows))
-
-
 def _stairs(curve: Line) -> Line:
     x, y = (np.ravel(np.asarray(v, dtype=np.float64)) for v in (curve.x, curve.y))
     before = np.concatenate([[0.0], y[:-1]]) if len(y) else y

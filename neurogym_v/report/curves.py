@@ -105,16 +105,6 @@ def agents_section(record: Record) -> Markup:
     return parts.section("The agents' own numbers", *made, about=about) if made else Markup("")
 
 
-def spikes_section(record: Record) -> Markup:
-    """Spike times at the recommended images, where a run has them."""
-    rasters = [
-        charts.raster(agent.spikes, title=agent.name, window_s=agent.window_s, colour=colour(place))
-        for place, agent in enumerate(record.agents)
-        if agent.spikes
-    ]
-    return parts.section("Spikes", parts.columns(*rasters), about="At the recommended images.") if rasters else Markup("")
-
-
 def _own(agent: AgentRecord, name: str, place: int, record: Record) -> Markup:
     points = agent.curves[name]
     line = Line(name=name, colour=colour(place), x=points[:, 0], y=points[:, 1])

@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from neurogym_v.experiment import RunConfig
 from neurogym_v.generators import Generator, draw
 from neurogym_v.generators.around import Around
 from neurogym_v.generators.invert import invert
 from neurogym_v.pictures import final_name
-from neurogym_v.references import load_references
 from neurogym_v.registry import load_generator
 from neurogym_v.render import to_pil
 from neurogym_v.report.record import AgentRecord, Record, Round
-from neurogym_v.types import NeuroGymError, References
+from neurogym_v.types import NeuroGymError
 
 FRAMES = 12
 """Rounds in a film strip."""
@@ -77,7 +75,7 @@ def best_natural(record: Record) -> str | None:
     if (picture := from_file(record.folder / "best-natural.png")) is not None:
         return picture
     try:
-        references = _references(record.config, LARGEST // 2)
+        references = record.config.natural_images(LARGEST // 2)
         return data_uri(to_pil(references.images[references.names.index(record.natural.best_image)]))
     except (NeuroGymError, ValueError, OSError):
         return None
@@ -97,7 +95,7 @@ def generator_of(record: Record) -> Generator:
         raise NeuroGymError(f"generator {config.generator}: expected {generator.latent_dim} numbers a latent, found {found}")
     if config.start == "prior" or record.natural is None:
         return generator
-    references = _references(config, generator.image_size)
+    references = config.natural_images(generator.image_size)
     if record.natural.best_image not in references.names:
         raise NeuroGymError(f"natural image {record.natural.best_image}: expected it among the references, found others")
     at = references.names.index(record.natural.best_image)
@@ -121,7 +119,3 @@ def data_uri(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "WEBP", lossless=max(picture.size) <= EXACT, quality=90, method=4)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _references(config: RunConfig, size: int) -> References:
-    return load_references(size=size, folder=Path(config.references) if config.references else None)

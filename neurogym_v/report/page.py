@@ -11,7 +11,7 @@ from markupsafe import Markup
 from neurogym_v.files import write_whole
 from neurogym_v.generators import Generator
 from neurogym_v.journal import Journal
-from neurogym_v.report import curves, images, parts, words
+from neurogym_v.report import curves, images, parts, raster, rig, words
 from neurogym_v.report.images import Film
 from neurogym_v.report.parts import Cell, Column, Picture
 from neurogym_v.report.reading import read
@@ -51,12 +51,14 @@ def page(record: Record, generator: Callable[[Record], Generator] = images.gener
         drawn = generator(record)
     except NeuroGymError as error:
         missing.append(f"No film strips: images are drawn again by the generator, which cannot be used here ({error}).")
-    films, command = images.films(record, drawn), words.command(record.config)
+    films, natural = images.films(record, drawn), images.best_natural(record)
+    command = words.command(record.config, record.rig.channel) if record.rig else words.command(record.config)
+    repeat = words.STARTED if words.live(record.config) else words.REPEAT
     return parts.document(
         words.title(record),
         parts.notices(missing),
         parts.numbers(words.headline(record)),
-        _finals(record, films),
+        _finals(record, films, natural),
         _films(record, films),
         _table(record),
         curves.section(record),
@@ -64,22 +66,22 @@ def page(record: Record, generator: Callable[[Record], Generator] = images.gener
         curves.natural_section(record),
         curves.trials_section(record),
         curves.agents_section(record),
-        curves.spikes_section(record),
-        parts.section("The site", parts.facts(site_facts(record.config)), about=words.SITE),
+        raster.section(record, films, natural),
+        rig.section(record) + parts.section("The site", parts.facts(site_facts(record.config)), about=words.SITE),
         parts.section("How the scores are made", about=words.scores(record)),
-        parts.section("The run", parts.command(command), parts.facts(words.setup(record)), about=words.REPEAT),
+        parts.section("The run", parts.command(command), parts.facts(words.setup(record)), about=repeat),
         eyebrow=f"NeuroGym-V run · {record.folder.resolve().name}",
         lead=words.lead(record),
         foot=words.FOOT,
     )
 
 
-def _finals(record: Record, films: tuple[Film, ...]) -> Markup:
+def _finals(record: Record, films: tuple[Film, ...], best_natural: str | None) -> Markup:
     natural, pictures = record.natural, []
     if natural is not None:
         title = f"best of {whole(len(natural.screened))} natural images"
         text = f"{estimate(natural.best, record.decimals)} {record.unit}\n{natural.best_image}"
-        pictures.append(Picture(uri=images.best_natural(record), title=title, text=text, colour="natural"))
+        pictures.append(Picture(uri=best_natural, title=title, text=text, colour="natural"))
     found = [(p, a, f) for p, (a, f) in enumerate(zip(record.agents, films, strict=True)) if f.final or words.scored(a)]
     for place, agent, film in found:
         activation = number(agent.relative_activation.value, 2)

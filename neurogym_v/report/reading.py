@@ -11,7 +11,7 @@ import numpy as np
 
 from neurogym_v.experiment import RunConfig
 from neurogym_v.journal import Block, Journal
-from neurogym_v.report import recount
+from neurogym_v.report import logged, recount
 from neurogym_v.report.record import NAN, UNKNOWN, AgentRecord, Curve, NaturalRecord, Record, Round
 from neurogym_v.stats import Estimate
 from neurogym_v.types import Latents, NeuroGymError, Rates
@@ -46,15 +46,18 @@ def read(folder: Path, journal: Journal) -> Record:
             f"{folder / SUMMARY}: expected the numbers of a run, found others ({error!r}); without the file, the page is made "
             "from the journal alone"
         ) from None
+    rig, unread = logged.read(folder, blocks, config, natural.best_image if natural else None)
+    missing += unread
     return Record(
         folder=folder,
         config=config,
         natural=natural,
         agents=tuple(agents),
-        presentations=sum(len(block.rates) for session in blocks.values() for block in session),
+        presentations=sum(_spent(session) for session in blocks.values()),
         wall_s=_number(summary.get("wall_s")),
         versions={str(name): str(version) for name, version in (summary.get("versions") or {}).items()},
         missing=tuple(missing),
+        rig=rig,
     )
 
 
@@ -87,14 +90,14 @@ def _agent(
     name: str, blocks: Sequence[Block], config: RunConfig, stored: Stored | None, natural: NaturalRecord | None
 ) -> AgentRecord:
     until = max((i + 1 for i, block in enumerate(blocks) if block.kind in recount.SEARCH), default=0)
-    searched = sum(len(block.rates) for block in blocks[:until])  # normaliser images included
+    searched = _spent(blocks[:until])
     lost = [np.isnan(block.rates[:, config.site]).sum() for block in blocks[:until] if block.kind in recount.SEARCH]
     told: Sequence[Stored] = stored["rounds"] if stored else ()
     known: dict[str, Any] = {
         "name": name,
         "rounds": tuple(_rounds(blocks, config, told)),
         "searched": searched,
-        "validated": sum(len(block.rates) for block in blocks[until:]),
+        "validated": _spent(blocks) - searched,
         "lost": int(sum(lost)),
     }
     if stored is None:
@@ -123,9 +126,10 @@ def _rounds(blocks: Sequence[Block], config: RunConfig, told: Sequence[Stored]) 
     ends = {int(one["spent"]): one for one in told}
     rounds: list[Round] = []
     pieces: list[Block] = []
-    spent = 0
+    rows = 0
     for block in blocks:
-        spent += len(block.rates)
+        rows += len(block.rates)
+        spent = rows + _again(block)
         if block.kind != "search":
             continue
         pieces.append(block)
@@ -136,6 +140,16 @@ def _rounds(blocks: Sequence[Block], config: RunConfig, told: Sequence[Stored]) 
             rounds.append(_round(len(rounds) + 1, spent, latents, rates, ends.get(spent), config))
             pieces = []
     return rounds
+
+
+def _spent(blocks: Sequence[Block]) -> int:
+    """Presentations of the first blocks of a session, normaliser images and what was shown again included."""
+    return sum(len(block.rates) for block in blocks) + (_again(blocks[-1]) if blocks else 0)
+
+
+def _again(block: Block) -> int:
+    """Presentations that a live neuron had lost, and was shown again, from the session's first to this block."""
+    return int(block.state.get("repeated", 0))
 
 
 def _round(number: int, spent: int, latents: Latents, rates: Rates, told: Stored | None, config: RunConfig) -> Round:

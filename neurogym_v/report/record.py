@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurogym_v.experiment import RunConfig
+from neurogym_v.rigs.event_rig import Window
 from neurogym_v.stats import Estimate
 from neurogym_v.types import Latents, Rates
 
@@ -93,10 +94,67 @@ class AgentRecord:
     """Presentations, and the score in fresh repeats of what it recommended then; the last is `final`."""
     incumbents: Curve = field(default_factory=lambda: np.empty((0, 2)))
     """(rounds + 1, 2): presentations and the noise-free score of what it would have recommended then; may be empty."""
-    spikes: tuple[NDArray[np.float64], ...] = ()
-    """Spike times, s from the image's onset, of each repeat of the recommended image; no run stores them yet."""
-    window_s: float = 0.1
-    """The response window of `spikes`, from the image's onset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Showing:
+    """One showing of an image to a live neuron."""
+
+    rate: float
+    """Of the site, spikes/s as it was counted; NaN: lost."""
+    spike_s: NDArray[np.float64]
+    """(n,) of the site, from the measured onset; none of a showing that was lost."""
+    lost: str = ""
+    """Why; "": it was answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """All showings of an image in the validation of an agent, in their order."""
+
+    what: str
+    """`recommended`, `natural` or `grey`."""
+    showings: tuple[Showing, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RigRecord:
+    """What the rig's log says of a run with a live neuron."""
+
+    channels: tuple[str, ...]
+    site: int
+    """The one that is driven."""
+    shown: int
+    """Showings, with those of images that were shown again."""
+    asked: int
+    """Presentations that were asked for: each was shown once at least."""
+    unanswered: int
+    """Of these, presentations without a response."""
+    reasons: Mapping[str, int]
+    """Why showings were lost, numbers replaced; the most frequent first."""
+    late: int
+    """Answered showings that came late or stood too long."""
+    offsets_s: tuple[float, ...]
+    """The acquisition's clock less the display's, each time that they were compared."""
+    notes: Mapping[str, int]
+    """What else was noted, numbers replaced."""
+    first: str
+    """UTC, ISO 8601, when the first showing began; "": there was none."""
+    last: str
+    window: Window | None
+    """None: the log does not say, or the rig counts by itself."""
+    spikes: bool
+    """Whether any were kept."""
+    answers: Mapping[str, tuple[Answers, ...]]
+    """Agent -> what was shown in turn in its validation."""
+
+    @property
+    def channel(self) -> str:
+        return self.channels[self.site]
+
+    @property
+    def lost(self) -> int:
+        return sum(self.reasons.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +171,8 @@ class Record:
     versions: Mapping[str, str]
     missing: tuple[str, ...]
     """A sentence for each thing that the folder does not tell."""
+    rig: RigRecord | None = None
+    """None: of a simulated neuron, or of one whose log cannot be read."""
 
     @property
     def unit(self) -> str:

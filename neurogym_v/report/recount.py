@@ -16,7 +16,7 @@ from neurogym_v.journal import Block
 from neurogym_v.report.record import NaturalRecord
 from neurogym_v.stats import mean_rate
 from neurogym_v.types import Rates
-from neurogym_v.validation import FINAL, FIRST, REPEATS, SPONTANEOUS, Rounds, named
+from neurogym_v.validation import FIRST, Rounds, named
 
 SEARCH = ("search", "reference")
 """What the blocks of a search are for; normaliser images stand among them."""
@@ -24,14 +24,14 @@ SEARCH = ("search", "reference")
 
 def natural(blocks: Sequence[Block], config: RunConfig) -> NaturalRecord | None:
     """None as long as natural images are still shown, or where rates are not the score."""
-    spontaneous = _rates(blocks, "spontaneous", config.site)
+    plan, spontaneous = config.plan, _rates(blocks, "spontaneous", config.site)
     screened, final = (_by_name(blocks, kind, config.site) for kind in ("screening", "natural"))
-    if config.objective != "stretch" or len(spontaneous) < SPONTANEOUS or not final:
+    if config.objective != "stretch" or len(spontaneous) < plan.spontaneous or not final:
         return None
-    if min(len(repeats) for repeats in final.values()) < FINAL:
+    if min(len(repeats) for repeats in final.values()) < plan.final:
         return None
-    best = max(final, key=lambda name: _mean(np.concatenate([screened[name], final[name][: FINAL // 2]])))
-    estimate = final[best][FINAL // 2 :]
+    best = max(final, key=lambda name: _mean(np.concatenate([screened[name], final[name][: plan.final // 2]])))
+    estimate = final[best][plan.final // 2 :]
     rng = np.random.default_rng([config.entropy, 1])
     return NaturalRecord(
         best_image=best,
@@ -48,7 +48,7 @@ def final(blocks: Sequence[Block], config: RunConfig, natural: NaturalRecord | N
     """
     own = named(config.budget, 0)
     shown = _by_name(blocks, "validation", config.site)
-    if natural is None or "dying" in config.noise or len(shown.get(own, ())) < REPEATS:
+    if natural is None or "dying" in config.noise or len(shown.get(own, ())) < config.plan.repeats:
         return {}
     best, grey = (shown[f"{own}: {name}"] for name in (natural.best_image, "grey"))
     rounds = Rounds(image=shown[own], natural=best, spontaneous=grey)

@@ -8,6 +8,7 @@ from pathlib import Path
 from neurogym_v import cast, weights
 from neurogym_v.experiment import RunConfig
 from neurogym_v.neurons.fitted import SiteCard, cards_of
+from neurogym_v.registry import LIVE
 from neurogym_v.types import NeuroGymError
 
 NUMBERS = {
@@ -26,6 +27,8 @@ NUMBERS = {
 
 def site_facts(config: RunConfig) -> dict[str, str]:
     """Name -> value; one line that says so where nothing is known."""
+    if config.neuron.startswith(LIVE):
+        return {"site": f"site {config.site} of a live neuron", "rig file": Path(config.neuron.removeprefix(LIVE)).name}
     try:
         for member in cast.members():
             if (member.neuron, member.site) == (config.neuron, config.site):

@@ -1,0 +1,82 @@
+"""`neurogym-v live`: evolve images for a neuron behind a rig."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from neurogym_v.cli.run import add_track, start
+from neurogym_v.experiment import OBJECTIVES, RunConfig
+from neurogym_v.registry import LIVE
+from neurogym_v.rigs.config import RigConfig, read_rig
+from neurogym_v.rigs.gate import Gate
+from neurogym_v.types import NeuroGymError
+
+AGENTS = ("cma_es",)
+"""What searches if none is named: an animal's hour is short."""
+
+
+def add(commands: Any) -> None:
+    live = commands.add_parser(
+        "live",
+        help="evolve images for a live neuron, behind the rig of a rig file",
+        description="Show images to a neuron through a rig, and let agents search for those that drive it, against natural "
+        "images that are measured first. Every presentation is on disk before the next fixation; after a crash of either side, "
+        "`neurogym-v resume` goes on. Keys: p pauses and goes on, q ends the session after the fixation of now.",
+        epilog="rehearse with: neurogym-v rig serve   check with: neurogym-v rig check rig.toml   docs: docs/live.md",
+    )
+    default = RunConfig(neuron=f"{LIVE}rig.toml", agents=AGENTS)
+    live.add_argument("rig", type=Path, metavar="RIG.TOML", help="what the rig consists of")
+    live.add_argument("--agent", action="append", dest="agents", metavar="NAME[:PRESET][,KEY=VALUE...]", help="repeat for "
+                      f"several, one after the other [{' '.join(AGENTS)}]")  # fmt: skip
+    live.add_argument("--channel", metavar="NAME", help="which of the rig's channels is to be driven [the first]")
+    live.add_argument("--generator", default=default.generator, metavar="NAME[:VARIANT]", help="[%(default)s]")
+    live.add_argument("--budget", type=int, default=1000, help="presentations of each agent's search [%(default)s]")
+    live.add_argument("--minutes", type=float, help="end the session after so long, to be resumed on another day [no limit]")
+    live.add_argument("--objective", choices=OBJECTIVES, default=default.objective, help="drive the channel most, or alone "
+                      "among all of them [%(default)s]")  # fmt: skip
+    live.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
+    live.add_argument("--seed", type=int, default=default.seed, help="of agents [%(default)s]")
+    live.add_argument("--references", metavar="FOLDER", help="natural images to compare with, of which 40 are shown "
+                      "[crops of photographs inside installed packages]")  # fmt: skip
+    live.add_argument("--normaliser", type=int, default=default.normaliser, metavar="IMAGES", help="natural images that come "
+                      "back all through the session, to take slow changes of gain out of the rates [%(default)s]")  # fmt: skip
+    live.add_argument("--recommend", type=int, default=default.recommend, metavar="K", help="images that each agent recommends "
+                      "[%(default)s]")  # fmt: skip
+    live.add_argument("--out", type=Path, help="folder of the run [a new one under runs]")
+    add_track(live, "none")
+    live.set_defaults(command=_live)
+
+
+def _live(chosen: argparse.Namespace) -> int:
+    rig = read_rig(chosen.rig)
+    for warning in rig.warnings:
+        print(f"warning: {warning}")
+    if chosen.minutes is not None and chosen.minutes <= 0:
+        raise NeuroGymError(f"minutes: expected more than 0, got {chosen.minutes:g}")
+    config = RunConfig(
+        agents=tuple(chosen.agents or AGENTS),
+        neuron=f"{LIVE}{chosen.rig.resolve()}",
+        site=_site(rig, chosen.channel),
+        generator=chosen.generator,
+        budget=chosen.budget,
+        batch_size=chosen.batch_size,
+        seed=chosen.seed,
+        references=chosen.references,
+        normaliser=chosen.normaliser,
+        objective=chosen.objective,
+        recommend=chosen.recommend,
+    )
+    gate = Gate(None if chosen.minutes is None else time.monotonic() + 60 * chosen.minutes)
+    return start(config, chosen.out, chosen.track, gate)
+
+
+def _site(rig: RigConfig, channel: str | None) -> int:
+    names = (rig.folder or rig.acquisition)["channels"]
+    if channel is None:
+        return 0
+    if channel not in names:
+        raise NeuroGymError(f"channel: expected one of {', '.join(names)}, got {channel!r}")
+    return int(names.index(channel))

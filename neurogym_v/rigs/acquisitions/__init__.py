@@ -1,0 +1,1 @@
+"""Recording systems: what delivers spikes and the edges of a photodiode or trigger line."""

@@ -1,0 +1,343 @@
+"""A rig of two halves: a presenter that says what it showed when, an acquisition that says when spikes came.
+
+For every image: its measured onset (the edge of the photodiode that lies where the display's clock says) -> spikes in the
+response window after it. What cannot be known for sure is lost, with its reason: a broken fixation, an onset that was not
+measured, was measured twice or lies elsewhere, channels that have never fired, a stretch of the stream in which something is
+missing, a spike that came after all had been counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurogym_v.rigs import NO_NUMBER, Acquisition, Asked, Fixation, Outcome, Presenter, RigError, Shown
+from neurogym_v.rigs.clocks import Clocks
+from neurogym_v.rigs.gate import Gate
+from neurogym_v.rigs.recorder import SAME_S, Onsets, Recorder
+from neurogym_v.types import Images, NeuroGymError
+
+FLASHES_S = tuple(np.cumsum([0.05, 0.10, 0.17, 0.12, 0.23, 0.14, 0.19, 0.11]).round(3).tolist())
+"""When the patch is lit to compare the clocks: all intervals differ, so that one lost or one too many is no other pattern."""
+BLIND = 3
+"""Fixations in a row without a single onset, before the rig is stopped."""
+REALIGN_S = 60.0
+"""Without an image, before the clocks are compared anew."""
+UNCOUNTED = 2
+"""Fixations that are over and not yet counted, at most: more would be lost if the acquisition turned out to be silent."""
+LOOK_S = 0.002
+"""How long to wait for the presenter before the acquisition is looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What of a response counts; seconds after the measured onset.
+
+    Raises:
+        NeuroGymError: windows that are none.
+    """
+
+    response_s: tuple[float, float] = (0.07, 0.17)
+    baseline_s: tuple[float, float] | None = None
+    """Its rate is subtracted."""
+
+    def __post_init__(self) -> None:
+        for name, window in (("response", self.response_s), ("baseline", self.baseline_s)):
+            if window is not None and not (len(window) == 2 and -1 <= window[0] < window[1] <= 5):
+                raise NeuroGymError(
+                    f"{name} window: expected a start before an end, within -1 and 5 s of the onset, got {window}"
+                )
+        if self.response_s[0] < 0:
+            raise NeuroGymError(f"response window: expected one that starts after the onset, got {self.response_s[0]} s")
+
+    @property
+    def start_s(self) -> float:
+        """Of all windows."""
+        return min(self.response_s[0], *(self.baseline_s or ()), 0.0)
+
+    @property
+    def end_s(self) -> float:
+        return max(self.response_s[1], *(self.baseline_s or (0.0,)))
+
+    def rates(
+        self, spike_s: NDArray[np.float64], channel: NDArray[np.intp], channels: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(channels,) spikes in the response window and (channels,) spikes/s, of spikes at these times from the onset."""
+        counts = _count(spike_s, channel, self.response_s, channels)
+        rates = counts / (self.response_s[1] - self.response_s[0])
+        if self.baseline_s:
+            rates = rates - _count(spike_s, channel, self.baseline_s, channels) / (self.baseline_s[1] - self.baseline_s[0])
+        return counts, rates
+
+
+@dataclass(slots=True)
+class _Fixation:
+    """One that was begun."""
+
+    asked: tuple[Asked, ...]
+    since_s: float
+    """Acquisition's clock, before anything of it."""
+    shown: dict[int, Shown] = field(default_factory=dict)
+    over_at: float | None = None
+    """Wall clock; None: it still runs."""
+
+
+class EventRig:
+    """See the module.
+
+    Args:
+        window: what of a response counts.
+        per_fixation: images that are shown in one fixation.
+        tolerance_s: how far a measured onset may lie from where the display's clock says it should be.
+        closing_s: after the last onset of a fixation the photodiode patch is lit once more, for streams that fall silent
+            between trials; 0: it is not.
+        patience_s: how long a part may be silent when it should not.
+        refresh_hz: of the screen, if that is to be checked.
+        note: told what is worth keeping: how the clocks compare, what was lost.
+    """
+
+    def __init__(
+        self,
+        presenter: Presenter,
+        acquisition: Acquisition,
+        *,
+        window: Window,
+        per_fixation: int = 6,
+        tolerance_s: float = 0.008,
+        closing_s: float = 0.0,
+        patience_s: float = 1.0,
+        refresh_hz: float | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.presenter, self.acquisition, self.channels = presenter, acquisition, acquisition.channels
+        self.window, self.per_fixation, self.closing_s, self.patience_s = window, per_fixation, closing_s, patience_s
+        self.clocks, self.note, self.gate = Clocks(tolerance_s), note, Gate()
+        self.recorder, self._refresh_hz = Recorder(acquisition), refresh_hz
+        self.lag_s = 0.0
+        """From a presenter's word of the last flash to its onset's arrival, when the clocks were last compared; wall clock."""
+        self._counted = deque[tuple[int, float, float]](maxlen=1000)
+        self._blind, self._last_at = 0, time.monotonic()
+
+    def open(self) -> None:
+        try:
+            self.acquisition.open()
+            self.presenter.open()
+            found = self.presenter.refresh_hz
+            if self._refresh_hz and abs(found / self._refresh_hz - 1) > 0.02:
+                raise RigError(f"presenter: expected a screen of {self._refresh_hz:g} Hz, found one of {found:.2f} Hz")
+            self.recorder.start()
+            self.align()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.recorder.stop()
+        self.presenter.close()
+        self.acquisition.close()
+
+    def align(self) -> None:
+        """Compare the two clocks by flashes of the photodiode patch.
+
+        Raises:
+            RigError: the acquisition does not see them.
+        """
+        seen = self.recorder.onsets().s
+        since = seen[-1] if len(seen) else -np.inf
+        self.presenter.flash(FLASHES_S)
+        flashes: list[float] = []
+        until = time.monotonic() + FLASHES_S[-1] + 2 * self.patience_s
+        while len(flashes) < len(FLASHES_S):
+            flashes += self.presenter.reports(LOOK_S).flashes_s.tolist()
+            self.recorder.check()
+            if time.monotonic() > until:
+                raise RigError(
+                    f"presenter: expected {len(FLASHES_S)} flashes of the photodiode patch, it reports {len(flashes)}"
+                )
+        told = time.monotonic()
+        until = told + self.patience_s
+        while True:
+            onsets = self.recorder.onsets().s
+            try:
+                self.clocks.align(np.array(flashes), onsets[onsets > since])
+                break
+            except RigError:
+                if time.monotonic() > until:
+                    raise
+            self.recorder.wait(0.02)
+        self._last_at = time.monotonic()
+        self.lag_s = self._last_at - told
+        self.note(f"clocks aligned: acquisition - display = {self.clocks.offset_s:.6f} s")
+
+    def show(self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
+        self._check_late()
+        used = sorted({a.image for a in asked})
+        self.presenter.prepare(images[used])
+        place = {image: i for i, image in enumerate(used)}
+        waiting, counting, told = deque(asked), deque[_Fixation](), set[int]()
+        running: _Fixation | None = None
+        try:
+            while waiting or running or counting:
+                if running is None and waiting and not self.gate.open and not counting:
+                    self.gate.wait()
+                    self.recorder.check()
+                    continue
+                if running is None and waiting and self.gate.open and len(counting) < UNCOUNTED:
+                    if time.monotonic() - self._last_at > REALIGN_S and not counting:
+                        self.align()
+                    few = [waiting.popleft() for _ in range(min(self.per_fixation, len(waiting)))]
+                    running = self._begin(few, place, begun)
+                if running is not None:
+                    self._hear(running)
+                    self.recorder.check()
+                    if running.over_at is not None:
+                        unseen = [a for a in running.asked if a.number not in running.shown]
+                        waiting.extendleft(reversed(unseen))
+                        counting.append(running)
+                        running, self._last_at = None, time.monotonic()
+                        for a in unseen:
+                            yield Outcome(number=a.number, lost="it never reached the screen", shown=False)
+                        continue  # the next fixation first, then the counting
+                else:
+                    self.recorder.wait(LOOK_S)
+                self.recorder.forget(min(fixation.since_s for fixation in (*counting, *([running] if running else []))))
+                while counting and self._complete(counting[0]):
+                    for outcome in self._outcomes(counting.popleft()):
+                        told.add(outcome.number)
+                        yield outcome
+                for number, spike_s in self._late():
+                    if number not in told:
+                        raise self._too_late(number, spike_s)
+                    yield Outcome(number=number, lost="a spike arrived after it had been counted")
+        except RigError:
+            for fixation in counting:  # what had arrived before it failed is as good as ever
+                if self.recorder.complete_s >= self._needed_s(fixation):
+                    yield from (self._outcome(shown, self.recorder.onsets()) for shown in fixation.shown.values())
+            raise
+        self.recorder.forget(np.inf)
+
+    def _begin(self, asked: Sequence[Asked], place: dict[int, int], begun: Callable[[Sequence[int]], None]) -> _Fixation:
+        numbers = tuple(a.number for a in asked)
+        begun(numbers)
+        since_s = self.recorder.complete_s
+        self.presenter.show(Fixation(tuple(place[a.image] for a in asked), numbers, flash_after_s=self.closing_s))
+        return _Fixation(tuple(asked), since_s)
+
+    def _hear(self, running: _Fixation) -> None:
+        """What the presenter says of the fixation that runs."""
+        reports = self.presenter.reports(LOOK_S)
+        numbers = {a.number for a in running.asked}
+        for shown in reports.shown:
+            if shown.number not in numbers:
+                raise RigError(f"presenter: expected reports of {min(numbers)} to {max(numbers)}, got one of {shown.number}")
+            if np.isfinite(shown.onset_s):
+                running.shown[shown.number] = shown
+            elif shown.broken and shown.number in running.shown:
+                running.shown[shown.number] = replace(running.shown[shown.number], broken=True)
+        if running.asked[0].number in reports.over:
+            running.over_at = time.monotonic()
+
+    def _complete(self, fixation: _Fixation) -> bool:
+        """Whether all that a fixation's responses consist of has arrived.
+
+        Raises:
+            RigError: it should have, long ago.
+        """
+        if self.recorder.complete_s >= (needed_s := self._needed_s(fixation)):
+            return True
+        if fixation.over_at is not None and time.monotonic() - fixation.over_at > self.patience_s:
+            raise RigError(
+                f"acquisition: expected all events up to {needed_s:.3f} s of its clock within {self.patience_s:g} s, they are "
+                f"complete to {self.recorder.complete_s:.3f} s; has it stopped or lost its connection?"
+            )
+        return False
+
+    def _needed_s(self, fixation: _Fixation) -> float:
+        """The end of its last window, acquisition's clock."""
+        onsets = [self.clocks.predict(shown.onset_s) for shown in fixation.shown.values()]
+        return max(onsets) + self.clocks.tolerance_s + self.window.end_s if onsets else -np.inf
+
+    def _outcomes(self, fixation: _Fixation) -> Iterator[Outcome]:
+        """One of each image that was shown.
+
+        Raises:
+            RigError: there have been no onsets for a while.
+        """
+        onsets = self.recorder.onsets()
+        found = [self._outcome(shown, onsets) for shown in fixation.shown.values()]
+        yield from found
+        if found and all(np.isnan(outcome.onset_s) for outcome in found):
+            self._blind += 1
+            if self._blind >= BLIND:
+                raise RigError(
+                    f"acquisition: expected an onset for every image, saw none in the last {BLIND} fixations "
+                    f"({found[-1].lost}); is the photodiode on the patch, and its line the one of [acquisition]?"
+                )
+        elif found:
+            self._blind = 0
+
+    def _outcome(self, shown: Shown, onsets: Onsets) -> Outcome:
+        mine = self.clocks.match(shown.onset_s, onsets.s)
+        mine = mine[(onsets.number[mine] == NO_NUMBER) | (onsets.number[mine] == shown.number)]
+        if len(mine) != 1:
+            why = self._nearest(shown, onsets.s) if not len(mine) else f"{len(mine)} onsets where one was expected"
+            return self._lost(shown, why)
+        onset_s = float(onsets.s[mine[0]])
+        self.clocks.matched(shown.onset_s, onset_s)
+        if shown.broken:
+            return self._lost(shown, "fixation broken", onset_s)
+        start_s, end_s = onset_s + self.window.start_s, onset_s + self.window.end_s
+        if fault := self.recorder.fault(start_s, end_s):
+            return self._lost(shown, fault, onset_s)
+        if not self.recorder.spikes_seen.any():  # names that no one has, or a headstage that is off
+            return self._lost(shown, "no channel has fired since the rig was opened", onset_s)
+        spike_s, channel = self.recorder.spikes(start_s, end_s)
+        counts, rates = self.window.rates(spike_s - onset_s, channel, len(self.channels))
+        self._counted.append((shown.number, start_s, end_s))
+        return Outcome(
+            number=shown.number,
+            rates=rates,
+            counts=counts,
+            onset_s=onset_s,
+            spike_s=spike_s - onset_s,
+            channel=channel,
+            late_frames=shown.late_frames,
+        )
+
+    def _lost(self, shown: Shown, why: str, onset_s: float = float("nan")) -> Outcome:
+        return Outcome(number=shown.number, lost=why, onset_s=onset_s, late_frames=shown.late_frames)
+
+    def _nearest(self, shown: Shown, onsets_s: NDArray[np.float64]) -> str:
+        """Why no onset was found."""
+        away = onsets_s - self.clocks.predict(shown.onset_s)
+        if not len(away) or (nearest := float(away[np.abs(away).argmin()])) is None or abs(nearest) > 0.1:
+            return "no onset was measured"
+        return f"its onset was measured {1000 * nearest:+.1f} ms from where the display's clock says"
+
+    def _late(self) -> list[tuple[int, float]]:
+        """(number, time) of presentations that were counted before one of their spikes arrived."""
+        late = self.recorder.late()
+        return [(number, s) for s, _ in late for number, start_s, end_s in self._counted if start_s <= s < end_s]
+
+    def _check_late(self) -> None:
+        self.recorder.check()
+        for number, spike_s in self._late():
+            raise self._too_late(number, spike_s)
+
+    def _too_late(self, number: int, spike_s: float) -> RigError:
+        return RigError(
+            f"acquisition: expected all spikes in time, one of {spike_s:.3f} s arrived after presentation {number} had been "
+            "counted and told to the agent; its stream is not to be relied on (more settle_ms or buffer_ms in [acquisition]?)"
+        )
+
+
+def _count(
+    spike_s: NDArray[np.float64], channel: NDArray[np.intp], window_s: tuple[float, float], channels: int
+) -> NDArray[np.int64]:
+    inside = (spike_s >= window_s[0] - SAME_S) & (spike_s < window_s[1] - SAME_S)
+    return np.bincount(channel[inside], minlength=channels).astype(np.int64)

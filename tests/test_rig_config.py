@@ -1,0 +1,129 @@
+"""Rig files: what cannot work is refused before an image is shown, in words that name the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neurogym_v.cli import main
+from neurogym_v.env import NeuronEnv
+from neurogym_v.experiment import RunConfig
+from neurogym_v.noise import neuron_by_name
+from neurogym_v.rigs.config import build, display, load, read_rig
+from neurogym_v.rigs.event_rig import EventRig
+from neurogym_v.rigs.folder import Folder
+from neurogym_v.types import NeuroGymError
+from tests.conftest import Cosines
+
+GOOD = """
+[acquisition]
+kind = "open_ephys"
+channels = ["E1", "E2#1"]
+
+[presenter]
+kind = "remote"
+
+[timing]
+on_ms = 100
+off_ms = 100
+per_fixation = 5
+
+[window]
+response_ms = [60, 160]
+baseline_ms = [-40, 10]
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "rig.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_rig_file_becomes_a_rig(tmp_path) -> None:
+    config = read_rig(written(tmp_path, GOOD))
+    rig = build(config)
+    assert isinstance(rig, EventRig) and rig.channels == ("E1", "E2#1") and rig.per_fixation == 5
+    assert rig.window.response_s == (0.06, 0.16) and rig.window.baseline_s == (-0.04, 0.01)
+    assert rig.closing_s == 0 and not config.warnings
+
+
+def test_a_stream_that_falls_silent_gets_a_closing_flash(tmp_path) -> None:
+    rig = build(read_rig(written(tmp_path, GOOD.replace('"open_ephys"', '"event_broadcaster"\nbuffer_ms = 30'))))
+    assert isinstance(rig, EventRig) and rig.closing_s > 0.16 + 0.03
+
+
+def test_a_folder_is_a_rig_too(tmp_path) -> None:
+    rig = build(read_rig(written(tmp_path, f'[folder]\npath = "{tmp_path}"\nchannels = ["a"]\n')))
+    assert isinstance(rig, Folder) and tuple(rig.channels) == ("a",)
+
+
+def test_a_live_neuron_goes_by_the_name_of_its_file(tmp_path) -> None:
+    path = written(tmp_path, GOOD)
+    neuron = neuron_by_name(f"live:{path}")
+    assert neuron.sites == 2 and load(path).again == 2
+    env = NeuronEnv(neuron=f"live:{path}", generator=Cosines(), site=1)
+    assert env.neuron.sites == 2
+    assert RunConfig(neuron=f"live:{path}", noise="session").noise == "none"
+    with pytest.raises(NeuroGymError, match="expected size and position of images where its display is set up"):
+        neuron_by_name(f"live:{path}", image_deg=3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("[timing]", "[timings]"), "unknown section 'timings': did you mean 'timing'?"),
+        (("on_ms", "on_s"), "unknown key of [timing] 'on_s': did you mean 'on_ms'?"),
+        (("on_ms = 100", "on_ms = 0.1"), "[timing] on_ms: expected milliseconds, 4 or more for on_ms, got 0.1 (seconds?)"),
+        (("[60, 160]", "[0.06, 0.16]"), "[window] response_ms: expected milliseconds, got [0.06, 0.16] (seconds?)"),
+        (("[60, 160]", "[160, 60]"), "response_ms: expected [start, end], got [160, 60]"),
+        (("[60, 160]", "[60, 300]"), "or those of two images overlap, got 240 ms"),
+        (("[60, 160]", "60"), "response_ms: expected [start, end] in milliseconds, got 60"),
+        (("per_fixation = 5", "per_fixation = 2.5"), "per_fixation: expected a whole number, got 2.5"),
+        (("per_fixation = 5", 'per_fixation = "5"'), "per_fixation: expected a whole number, got '5'"),
+        (('["E1", "E2#1"]', '["E1", "E1"]'), "channels: expected a list of names, each once, got ['E1', 'E1']"),
+        (('["E1", "E2#1"]', "[]"), "channels: expected a list of names, each once, got none"),
+        (('"open_ephys"', '"open_ephy"'), "unknown acquisition 'open_ephy': did you mean 'open_ephys'?"),
+        (('"open_ephys"', '"open_ephys"\nadress = "x"'), "unknown parameter of [acquisition] open_ephys 'adress'"),
+        (('"remote"', '"remote"\non_ms = 50'), "[presenter]: expected on_ms in [timing], found it here"),
+        (('[presenter]\nkind = "remote"', ""), "found no [presenter]"),
+        (("[timing]", "[policy]\nagain = -1\n[timing]"), "again of 0 or more"),
+        (("[timing]", "[subject]\nspecies = 3\n[timing]"), "[subject] species: expected text, got 3"),
+        (("[timing]", "[subject]\nname = 'M'\n[timing]"), "unknown key of [subject] 'name'"),
+        (("[timing]", "[display]\nkind = 'pygam'\n[timing]"), "did you mean 'pygame'?"),
+        (("[timing]", "[window"), "expected TOML, got"),
+        (("[timing]", "[folder]\npath = '.'\nchannels = ['a']\n[timing]"), "or [folder], got acquisition, presenter, folder"),
+        (("response_ms", "tolerance_ms = 120\nresponse_ms"), "tolerance_ms: expected less than half of on_ms + off_ms"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, change: tuple[str, str], said: str) -> None:
+    path = written(tmp_path, GOOD.replace(*change))
+    with pytest.raises(NeuroGymError) as error:
+        read_rig(path)
+    assert said in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_one_line_of_the_command(tmp_path, capsys) -> None:
+    for command in (["live"], ["rig", "check"], ["rig", "display"]):
+        assert main([*command, str(tmp_path / "none.toml")]) == 2
+        assert "expected a TOML file, got: No such file" in capsys.readouterr().err
+
+
+def test_a_window_that_reaches_into_the_next_response_is_a_warning(tmp_path) -> None:
+    config = read_rig(written(tmp_path, GOOD.replace("off_ms = 100", "off_ms = 0").replace("[60, 160]", "[70, 170]")))
+    assert len(config.warnings) == 1 and "when the next image has been on for 70 ms" in config.warnings[0]
+
+
+def test_a_display_is_made_of_its_section(tmp_path) -> None:
+    path = written(tmp_path, GOOD)
+    with pytest.raises(NeuroGymError, match=r"expected a section \[display\], found none"):
+        display(read_rig(path))
+    screen = display(read_rig(written(tmp_path, GOOD + '\n[display]\nkind = "headless"\nrefresh_hz = 120.0\n')))
+    assert screen.refresh_hz == 120
+
+
+def test_a_channel_of_the_rig_is_chosen_by_its_name(tmp_path, capsys) -> None:
+    path = written(tmp_path, GOOD)
+    assert main(["live", str(path), "--channel", "E9"]) == 2
+    assert "channel: expected one of E1, E2#1, got 'E9'" in capsys.readouterr().err
