@@ -68,7 +68,7 @@ class Verdict:
     stopped: str
     """What the session said when it stopped before its end."""
     stopped_s: float
-    """From the misdeed that stopped it until it did; NaN if it did not."""
+    """From the last misdeed until it stopped; NaN if it did not, or without a misdeed."""
     wall_s: float
 
 
@@ -112,8 +112,10 @@ def session(transport: str, fault: str, *, presentations: int, pace: float, fold
         try:
             _search(folder, presentations)
         except RigError as error:
-            stopped, log = str(error), folder / RIG_LOG
-            stopped_s = time.time() - log.stat().st_mtime if log.exists() else 0.0
+            stopped, ended = str(error), time.time()
+            log = (folder / RIG_LOG).read_text().splitlines() if (folder / RIG_LOG).exists() else []
+            misdeeds = [json.loads(line)["at"] for line in log if '"fault"' in line]
+            stopped_s = ended - misdeeds[-1] if misdeeds else stopped_s
         wall_s = time.monotonic() - began
     kept = LiveLog(folder / FILE) if (folder / FILE).exists() else None
     logged = kept.presentations() if kept else []
@@ -213,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 transport, fault, presentations=chosen.presentations, pace=chosen.pace, folder=folder, every=chosen.every
             )
             found.append(v)
-            said = escape(f"{v.stopped} ({v.stopped_s:.1f} s)") if v.stopped else ""
+            after = f" ({v.stopped_s:.1f} s)" if np.isfinite(v.stopped_s) else ""
+            said = escape(f"{v.stopped}{after}")
             numbers = (v.misdeeds, v.presented, v.lost, v.repeated, v.wrong + v.unknown)
             table.add_row(v.transport, v.fault, *map(str, numbers), f"{v.wall_s:.0f}", said)
             if chosen.out:

@@ -74,6 +74,8 @@ class RunConfig:
             raise NeuroGymError(f"agents: expected at least one, each once, got {', '.join(self.agents) or 'none'}")
         if self.neuron.startswith(LIVE):  # its noise is its own
             object.__setattr__(self, "noise", "none")
+            if self.objective != "stretch":  # it needs what natural images do to all sites, before any is shown
+                raise NeuroGymError(f"objective: expected stretch for a live neuron, got {self.objective}")
         if self.seed < 0:
             raise NeuroGymError(f"seed: expected 0 or more, got {self.seed}")
         if self.start not in STARTS:
@@ -285,7 +287,8 @@ class Experiment:
             watcher.round(name, feedback)
         wall_s, spent, lost = time.perf_counter() - began, env.spent, env.lost
         allowed = sorted({*self.config.report_at, self.config.budget})
-        reached = [(m, *next((r for r in reversed(recommended) if r[0] <= m), recommended[0])) for m in allowed]
+        reached = [(m, *next((r for r in reversed(recommended) if r[0] <= m), recommended[0])) for m in allowed[:-1]]
+        reached.append((self.config.budget, *recommended[-1]))  # what was shown again may have cost more than the budget
         rng, plan = np.random.default_rng([self.config.entropy, 2]), self.config.plan
         milestones, first = validate(env, reached, rounds[0].latents, natural.best_image, self.references, rng, plan)
         incumbents = env.live.draw(np.stack([latents[0] for _, latents in recommended]))

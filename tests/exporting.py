@@ -17,9 +17,10 @@ from neurogym_v.journal import Journal
 from neurogym_v.references import load_references
 from neurogym_v.render import to_pil
 from neurogym_v.rigs import RigError
-from neurogym_v.rigs.event_rig import EventRig, Window
+from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.live import LiveNeuron
 from neurogym_v.rigs.log import LiveLog, Logged
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 from neurogym_v.validation import Plan
 from tests.scripted_rig import ScriptedAcquisition, ScriptedPresenter, Trial

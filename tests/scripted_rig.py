@@ -41,7 +41,7 @@ class ScriptedAcquisition:
         self.opened += 1
 
     def arm(self) -> None:
-        pass
+        self.put(complete_s=OFFSET_S)
 
     def events(self, timeout_s: float) -> Events:
         if not self.queue:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ import torch
 from neurogym_v.journal import Journal, JournalError, JournalInUse
 from neurogym_v.neurons.simulated import Neuron
 from neurogym_v.rigs import RigError
-from neurogym_v.rigs.event_rig import EventRig, Window
+from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.live import LiveNeuron
 from neurogym_v.rigs.log import INTERRUPTED, Begun, LiveLog
+from neurogym_v.rigs.window import Window
 from neurogym_v.session import Session
 from neurogym_v.types import NeuroGymError
 from tests.conftest import Cosines
@@ -99,17 +102,50 @@ def test_a_rig_that_fails_within_a_block_costs_only_what_was_on_the_screen(tmp_p
     first = live(tmp_path, fail)
     with pytest.raises(RigError, match="gone"):
         first.present(IMAGES, np.arange(10), RNG)
-    done = {t.image for t in trials(first)}
     with LiveLogOf(tmp_path) as log:
         before = log.presentations()
     answered = [p.begun.position for p in before if not p.outcome.lost]
     assert set(answered) >= set(range(6))  # the fixation before
-    assert {p.outcome.lost for p in before if p.outcome.lost} == {"RigError: acquisition: gone"}
+    assert {p.outcome.lost for p in before if p.outcome.lost} == {f"{INTERRUPTED}: RigError: acquisition: gone"}
     second = live(tmp_path)
     rates = second.present(IMAGES, np.arange(10), RNG)
     np.testing.assert_allclose(rates[:, 0], 10 * np.arange(10))
     assert not {t.image for t in trials(second)} & set(answered), "what had been answered was shown again"
-    assert second.repeated == len(before) - len(answered) and done
+    assert second.repeated == len(before) - len(answered)
+
+
+def test_interruptions_do_not_use_up_what_may_be_shown_again(tmp_path) -> None:
+    for _ in range(3):
+        failing = live(tmp_path, again=0)
+        failing.rig.presenter.change = lambda _, gone=failing.rig.acquisition.queue: gone.append(RigError("gone"))
+        with pytest.raises(RigError, match="gone"):
+            failing.present(IMAGES, np.arange(4), RNG)
+    good = live(tmp_path, again=0)
+    np.testing.assert_allclose(good.present(IMAGES, np.arange(4), RNG)[:, 0], 10 * np.arange(4))
+    assert good.repeated == len(good.log.presentations()) - 4 > 0
+
+
+def test_a_count_that_an_agent_was_told_and_that_falls_is_said(tmp_path) -> None:
+    neuron = live(tmp_path)
+    neuron.present(IMAGES, np.arange(4), RNG)
+    onset_s = neuron.log.presentations()[2].outcome.onset_s
+    neuron.rig.acquisition.put(spikes=[(onset_s + 0.1, 0)])
+    while not neuron.rig.recorder._second_thoughts:
+        time.sleep(0.001)
+    with pytest.raises(RigError, match="expected the count of presentation 2 to stand, as it was told to the agent"):
+        neuron.present(IMAGES, np.arange(4), RNG)
+    with LiveLogOf(tmp_path) as log:
+        assert log.presentations()[2].outcome.lost == "a spike arrived late, after it had been counted"
+
+
+def test_a_session_measures_the_same_to_its_end(tmp_path) -> None:
+    meta = {"channels": "a", "measures": '{"response_ms": [70, 170]}', "rig": "x"}
+    LiveLog(tmp_path / "live.sqlite", meta=meta).close()
+    with pytest.raises(JournalError, match="expected the measures that it was begun with"):
+        LiveLog(tmp_path / "live.sqlite", meta=meta | {"measures": '{"response_ms": [50, 90]}'})
+    log = LiveLog(tmp_path / "live.sqlite", meta=meta | {"rig": "y"})
+    assert "the rig file is another one now" in log.notes()[-1][1]
+    log.close()
 
 
 def test_a_journal_and_a_log_go_on_together(tmp_path) -> None:

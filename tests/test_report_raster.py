@@ -32,9 +32,10 @@ from neurogym_v.report.page import page
 from neurogym_v.report.reading import read
 from neurogym_v.report.record import Record, Showing
 from neurogym_v.report.words import command
-from neurogym_v.rigs.event_rig import EventRig, Window
+from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.live import LiveNeuron
 from neurogym_v.rigs.log import FILE, LiveLog, read_log
+from neurogym_v.rigs.window import Window
 from neurogym_v.validation import Plan
 from tests.browsing import TEXTS, contrast, opening
 from tests.conftest import Cosines

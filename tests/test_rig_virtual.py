@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.rigs import NO_NUMBER
-from neurogym_v.rigs.event_rig import Window
 from neurogym_v.rigs.virtual import Stretch
 from neurogym_v.rigs.virtual.mischief import BURST, FAULTS, MESSAGES, Mischief, Misdeed
 from neurogym_v.rigs.virtual.rig import VirtualConfig, VirtualRig
 from neurogym_v.rigs.virtual.screen import VirtualScreen
 from neurogym_v.rigs.virtual.world import World
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
 RATE = 20000.0

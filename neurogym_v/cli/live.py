@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from neurogym_v.cli.run import add_track, start
-from neurogym_v.experiment import OBJECTIVES, RunConfig
+from neurogym_v.cli.run import add_minutes, add_track, gate_of, start
+from neurogym_v.experiment import RunConfig
 from neurogym_v.registry import LIVE
 from neurogym_v.rigs.config import RigConfig, read_rig
-from neurogym_v.rigs.gate import Gate
 from neurogym_v.types import NeuroGymError
 
 AGENTS = ("cma_es",)
@@ -34,9 +32,7 @@ def add(commands: Any) -> None:
     live.add_argument("--channel", metavar="NAME", help="which of the rig's channels is to be driven [the first]")
     live.add_argument("--generator", default=default.generator, metavar="NAME[:VARIANT]", help="[%(default)s]")
     live.add_argument("--budget", type=int, default=1000, help="presentations of each agent's search [%(default)s]")
-    live.add_argument("--minutes", type=float, help="end the session after so long, to be resumed on another day [no limit]")
-    live.add_argument("--objective", choices=OBJECTIVES, default=default.objective, help="drive the channel most, or alone "
-                      "among all of them [%(default)s]")  # fmt: skip
+    add_minutes(live)
     live.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
     live.add_argument("--seed", type=int, default=default.seed, help="of agents [%(default)s]")
     live.add_argument("--references", metavar="FOLDER", help="natural images to compare with, of which 40 are shown "
@@ -54,8 +50,6 @@ def _live(chosen: argparse.Namespace) -> int:
     rig = read_rig(chosen.rig)
     for warning in rig.warnings:
         print(f"warning: {warning}")
-    if chosen.minutes is not None and chosen.minutes <= 0:
-        raise NeuroGymError(f"minutes: expected more than 0, got {chosen.minutes:g}")
     config = RunConfig(
         agents=tuple(chosen.agents or AGENTS),
         neuron=f"{LIVE}{chosen.rig.resolve()}",
@@ -66,11 +60,9 @@ def _live(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         references=chosen.references,
         normaliser=chosen.normaliser,
-        objective=chosen.objective,
         recommend=chosen.recommend,
     )
-    gate = Gate(None if chosen.minutes is None else time.monotonic() + 60 * chosen.minutes)
-    return start(config, chosen.out, chosen.track, gate)
+    return start(config, chosen.out, chosen.track, gate_of(chosen.minutes))
 
 
 def _site(rig: RigConfig, channel: str | None) -> int:

@@ -16,8 +16,9 @@ from neurogym_v.noise import simulate
 from neurogym_v.registry import SOURCES
 from neurogym_v.rigs.config import build, display, read_rig
 from neurogym_v.rigs.displays.server import DisplayServer
-from neurogym_v.rigs.event_rig import EventRig, Window
+from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.virtual.mischief import FAULTS
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
 RIG_FILE = "rig.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -87,7 +88,20 @@ def add(commands: Any) -> None:
     )
     resume.add_argument("run", type=Path, metavar="RUN", help="its folder")
     add_track(resume, "the trackers that it was begun with")
+    add_minutes(resume)
     resume.set_defaults(command=_resume)
+
+
+def add_minutes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--minutes", type=float, help="end the session of a live neuron after so long, to be resumed on "
+                         "another day [no limit]")  # fmt: skip
+
+
+def gate_of(minutes: float | None) -> Gate:
+    """That ends a live session after so long."""
+    if minutes is not None and not minutes > 0:
+        raise NeuroGymError(f"minutes: expected more than 0, got {minutes:g}")
+    return Gate(None if minutes is None else time.monotonic() + 60 * minutes)
 
 
 def add_track(command: argparse.ArgumentParser, default: str) -> None:
@@ -118,7 +132,8 @@ def start(config: RunConfig, out: Path | None, track: Sequence[str], gate: Gate 
 def _resume(chosen: argparse.Namespace) -> int:
     with Journal(chosen.run / JOURNAL) as journal:
         config = RunConfig.from_json(journal.config)
-        return _carry_out(Experiment(config), journal, chosen.run, Tracked.resumed(chosen.track, config, chosen.run))
+        tracked = Tracked.resumed(chosen.track, config, chosen.run)
+        return _carry_out(Experiment(config), journal, chosen.run, tracked, gate_of(chosen.minutes))
 
 
 def _carry_out(experiment: Experiment, journal: Journal, folder: Path, tracked: Tracked, gate: Gate | None = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neurogym_v.rigs.config import TEXTS, RigConfig, Timing, Windows, read_rig
-from neurogym_v.rigs.event_rig import Window
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
 

@@ -15,8 +15,8 @@ from neurogym_v.journal import Block, JournalError, JournalInUse
 from neurogym_v.registry import LIVE
 from neurogym_v.report.record import NAN, Answers, RigRecord, Showing
 from neurogym_v.rigs.config import Windows
-from neurogym_v.rigs.event_rig import Window
 from neurogym_v.rigs.log import FILE, Kept, Logged, read_log
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 from neurogym_v.validation import named
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurogym_v.experiment import RunConfig
-from neurogym_v.rigs.event_rig import Window
+from neurogym_v.rigs.window import Window
 from neurogym_v.stats import Estimate
 from neurogym_v.types import Latents, Rates
 

@@ -19,8 +19,8 @@ LARGEST_DRIFT = 1e-3
 """Seconds a second; quartz clocks differ by 1e-4 at most, a wrong sample rate by much more."""
 KEPT = 256
 """Matched onsets that offset and drift are estimated from."""
-SETTLED_S = 5.0
-"""Of onsets, before a drift is estimated: over less, jitter would pass for it."""
+FEWEST, SETTLED_S = 24, 5.0
+"""Onsets, and seconds between the two of each pair, before a drift is estimated: with less, jitter would pass for it."""
 
 
 class Clocks:
@@ -93,12 +93,12 @@ class Clocks:
         """
         self._pairs.append((display_s, onset_s))
         display, onset = np.array(self._pairs).T
-        centre, differences = display.mean(), onset - display
-        spread = display - centre
-        if display[-1] - display[0] >= SETTLED_S:
-            self.drift = float(spread @ (differences - differences.mean()) / (spread @ spread))
-        self._at = float(centre)
-        self._offset = float(differences.mean())
+        differences, half = onset - display, len(display) // 2
+        apart_s = display[half:] - display[: len(display) - half]
+        if len(display) >= FEWEST and apart_s.min() >= SETTLED_S:  # medians: single onsets may be off
+            self.drift = float(np.median((differences[half:] - differences[: len(display) - half]) / apart_s))
+        self._at = float(display.mean())
+        self._offset = float(np.median(differences - self.drift * (display - self._at)))
         if abs(self.drift) > LARGEST_DRIFT:
             raise RigError(
                 f"clocks: expected display and acquisition to drift by less than {LARGEST_DRIFT * 1e6:.0f} ppm, got "

@@ -38,6 +38,7 @@ Or, for a laboratory that shows and counts by itself, `[folder]` in place of acq
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,9 +49,10 @@ from typing import Any
 from neurogym_v.naming import check_parameters, nearest
 from neurogym_v.registry import DISPLAYS, PRESENTERS, acquisition_class, resolve
 from neurogym_v.rigs import Rig
-from neurogym_v.rigs.event_rig import EventRig, Window
+from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.folder import Folder
 from neurogym_v.rigs.live import LiveNeuron
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
 TEXTS = {
@@ -193,7 +195,16 @@ def load(path: Path) -> LiveNeuron:
     """The neuron behind a rig file. Until it is told otherwise (`LiveNeuron.keep`) its log stands beside that file."""
     config = read_rig(path)
     log = path.with_name(f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}.live.sqlite")
-    return LiveNeuron(build(config), log, again=config.policy.again, rig_file=config.text)
+    return LiveNeuron(build(config), log, again=config.policy.again, rig_file=config.text, measures=_measures(config))
+
+
+def _measures(config: RigConfig) -> str:
+    """What a count depends on, wherever the parts of the rig are."""
+    if config.folder:
+        return "folder"
+    said = {key: value for key, value in config.acquisition.items() if key in ("kind", "detect", "threshold_uv")}
+    said |= {"response_ms": config.window.response_ms, "baseline_ms": config.window.baseline_ms}
+    return json.dumps(said, sort_keys=True)
 
 
 def _config(path: Path, text: str, found: Mapping[str, Any]) -> RigConfig:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from neurogym_v.rigs import NO_NUMBER, Acquisition, Asked, Fixation, Outcome, Presenter, RigError, Shown
 from neurogym_v.rigs.clocks import Clocks
 from neurogym_v.rigs.gate import Gate
-from neurogym_v.rigs.recorder import SAME_S, Onsets, Recorder
-from neurogym_v.types import Images, NeuroGymError
+from neurogym_v.rigs.recorder import Onsets, Recorder
+from neurogym_v.rigs.window import Window
+from neurogym_v.types import Images
 
 FLASHES_S = tuple(np.cumsum([0.05, 0.10, 0.17, 0.12, 0.23, 0.14, 0.19, 0.11]).round(3).tolist())
 """When the patch is lit to compare the clocks: all intervals differ, so that one lost or one too many is no other pattern."""
@@ -30,49 +31,14 @@ REALIGN_S = 60.0
 """Without an image, before the clocks are compared anew."""
 UNCOUNTED = 2
 """Fixations that are over and not yet counted, at most: more would be lost if the acquisition turned out to be silent."""
+START_S = 5.0
+"""For an acquisition to deliver its first data."""
+UNSEEN = 20
+"""Fixations in a row without an image, before that is noted."""
+LONGEST_LOOK_S = 0.1
+"""Between two looks at what has arrived; longer, and nobody looked."""
 LOOK_S = 0.002
 """How long to wait for the presenter before the acquisition is looked at again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """What of a response counts; seconds after the measured onset.
-
-    Raises:
-        NeuroGymError: windows that are none.
-    """
-
-    response_s: tuple[float, float] = (0.07, 0.17)
-    baseline_s: tuple[float, float] | None = None
-    """Its rate is subtracted."""
-
-    def __post_init__(self) -> None:
-        for name, window in (("response", self.response_s), ("baseline", self.baseline_s)):
-            if window is not None and not (len(window) == 2 and -1 <= window[0] < window[1] <= 5):
-                raise NeuroGymError(
-                    f"{name} window: expected a start before an end, within -1 and 5 s of the onset, got {window}"
-                )
-        if self.response_s[0] < 0:
-            raise NeuroGymError(f"response window: expected one that starts after the onset, got {self.response_s[0]} s")
-
-    @property
-    def start_s(self) -> float:
-        """Of all windows."""
-        return min(self.response_s[0], *(self.baseline_s or ()), 0.0)
-
-    @property
-    def end_s(self) -> float:
-        return max(self.response_s[1], *(self.baseline_s or (0.0,)))
-
-    def rates(
-        self, spike_s: NDArray[np.float64], channel: NDArray[np.intp], channels: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(channels,) spikes in the response window and (channels,) spikes/s, of spikes at these times from the onset."""
-        counts = _count(spike_s, channel, self.response_s, channels)
-        rates = counts / (self.response_s[1] - self.response_s[0])
-        if self.baseline_s:
-            rates = rates - _count(spike_s, channel, self.baseline_s, channels) / (self.baseline_s[1] - self.baseline_s[0])
-        return counts, rates
 
 
 @dataclass(slots=True)
@@ -84,7 +50,7 @@ class _Fixation:
     """Acquisition's clock, before anything of it."""
     shown: dict[int, Shown] = field(default_factory=dict)
     over_at: float | None = None
-    """Wall clock; None: it still runs."""
+    """Seconds in which somebody looked; None: it still runs."""
 
 
 class EventRig:
@@ -116,12 +82,19 @@ class EventRig:
     ) -> None:
         self.presenter, self.acquisition, self.channels = presenter, acquisition, acquisition.channels
         self.window, self.per_fixation, self.closing_s, self.patience_s = window, per_fixation, closing_s, patience_s
-        self.clocks, self.note, self.gate = Clocks(tolerance_s), note, Gate()
-        self.recorder, self._refresh_hz = Recorder(acquisition), refresh_hz
+        self.tolerance_s, self.note, self.gate, self._refresh_hz = tolerance_s, note, Gate(), refresh_hz
         self.lag_s = 0.0
         """From a presenter's word of the last flash to its onset's arrival, when the clocks were last compared; wall clock."""
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Nothing of before is of use: either clock may have been restarted."""
+        self.clocks, self.recorder = Clocks(self.tolerance_s), Recorder(self.acquisition)
         self._counted = deque[tuple[int, float, float]](maxlen=1000)
-        self._blind, self._last_at = 0, time.monotonic()
+        self._silent = set(self.channels)
+        self._blind = self._unseen = 0
+        self._last_at = self._looked_at = time.monotonic()
+        self._looking_s = 0.0
 
     def open(self) -> None:
         try:
@@ -130,16 +103,34 @@ class EventRig:
             found = self.presenter.refresh_hz
             if self._refresh_hz and abs(found / self._refresh_hz - 1) > 0.02:
                 raise RigError(f"presenter: expected a screen of {self._refresh_hz:g} Hz, found one of {found:.2f} Hz")
+            self._begin_anew()
             self.recorder.start()
+            self._wait_for_data()
             self.align()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
+        for number, what in self._retracted():
+            self.note(f"presentation {number} had been counted when this became known: {what}")
         self.recorder.stop()
         self.presenter.close()
         self.acquisition.close()
+
+    def _wait_for_data(self) -> None:
+        """Boards take their time to start; flashes before that would be for nothing.
+
+        Raises:
+            RigError: they do not start.
+        """
+        if self.acquisition.quiet_s:  # its stream may be silent for good reasons
+            return
+        until = time.monotonic() + START_S
+        while self.recorder.complete_s == -np.inf:
+            self.recorder.wait(LOOK_S)
+            if time.monotonic() > until:
+                raise RigError(f"acquisition: expected data within {START_S:g} s of its start, none came; does it record?")
 
     def align(self) -> None:
         """Compare the two clocks by flashes of the photodiode patch.
@@ -175,31 +166,33 @@ class EventRig:
         self.note(f"clocks aligned: acquisition - display = {self.clocks.offset_s:.6f} s")
 
     def show(self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
-        self._check_late()
         used = sorted({a.image for a in asked})
-        self.presenter.prepare(images[used])
         place = {image: i for i, image in enumerate(used)}
-        waiting, counting, told = deque(asked), deque[_Fixation](), set[int]()
+        waiting, counting = deque(asked), deque[_Fixation]()
         running: _Fixation | None = None
         try:
+            yield from self._second_thoughts()
+            self.presenter.prepare(images[used])
             while waiting or running or counting:
-                if running is None and waiting and not self.gate.open and not counting:
-                    self.gate.wait()
-                    self.recorder.check()
-                    continue
-                if running is None and waiting and self.gate.open and len(counting) < UNCOUNTED:
-                    if time.monotonic() - self._last_at > REALIGN_S and not counting:
-                        self.align()
-                    few = [waiting.popleft() for _ in range(min(self.per_fixation, len(waiting)))]
-                    running = self._begin(few, place, begun)
+                self._look()
+                if running is None and waiting and len(counting) < UNCOUNTED:
+                    if self.gate.open:
+                        if time.monotonic() - self._last_at > REALIGN_S and not counting:
+                            self.align()
+                        few = [waiting.popleft() for _ in range(min(self.per_fixation, len(waiting)))]
+                        running = self._begin(few, place, begun)
+                    elif not counting:
+                        self._idle()
+                        continue
                 if running is not None:
                     self._hear(running)
                     self.recorder.check()
                     if running.over_at is not None:
                         unseen = [a for a in running.asked if a.number not in running.shown]
                         waiting.extendleft(reversed(unseen))
+                        self._watch(running)
                         counting.append(running)
-                        running, self._last_at = None, time.monotonic()
+                        running = None
                         for a in unseen:
                             yield Outcome(number=a.number, lost="it never reached the screen", shown=False)
                         continue  # the next fixation first, then the counting
@@ -207,19 +200,42 @@ class EventRig:
                     self.recorder.wait(LOOK_S)
                 self.recorder.forget(min(fixation.since_s for fixation in (*counting, *([running] if running else []))))
                 while counting and self._complete(counting[0]):
-                    for outcome in self._outcomes(counting.popleft()):
-                        told.add(outcome.number)
-                        yield outcome
-                for number, spike_s in self._late():
-                    if number not in told:
-                        raise self._too_late(number, spike_s)
-                    yield Outcome(number=number, lost="a spike arrived after it had been counted")
+                    yield from self._outcomes(counting.popleft())
+                yield from self._second_thoughts()
         except RigError:
             for fixation in counting:  # what had arrived before it failed is as good as ever
                 if self.recorder.complete_s >= self._needed_s(fixation):
                     yield from (self._outcome(shown, self.recorder.onsets()) for shown in fixation.shown.values())
+            yield from self._second_thoughts()
             raise
         self.recorder.forget(np.inf)
+
+    def _look(self) -> None:
+        """Count the time in which somebody looks: one whose process was held up for long was not waiting."""
+        now = time.monotonic()
+        self._looking_s += min(now - self._looked_at, LONGEST_LOOK_S)
+        self._looked_at = now
+
+    def _idle(self) -> None:
+        """Nothing is shown for a while, by the experimenter's wish.
+
+        Raises:
+            RigError: a part fails meanwhile.
+            KeyboardInterrupt: the session is to end.
+        """
+        self.recorder.forget(np.inf)
+        self.gate.wait()
+        self.presenter.reports(0.0)
+        self.recorder.check()
+
+    def _watch(self, fixation: _Fixation) -> None:
+        """Whether the animal looks at all."""
+        if fixation.shown:
+            self._last_at, self._unseen = time.monotonic(), 0
+            return
+        self._unseen += 1
+        if self._unseen % UNSEEN == 0:
+            self.note(f"no image reached the screen in the last {self._unseen} fixations: the gaze does not come to the dot")
 
     def _begin(self, asked: Sequence[Asked], place: dict[int, int], begun: Callable[[Sequence[int]], None]) -> _Fixation:
         numbers = tuple(a.number for a in asked)
@@ -236,11 +252,12 @@ class EventRig:
             if shown.number not in numbers:
                 raise RigError(f"presenter: expected reports of {min(numbers)} to {max(numbers)}, got one of {shown.number}")
             if np.isfinite(shown.onset_s):
-                running.shown[shown.number] = shown
+                before = running.shown.get(shown.number, shown)
+                running.shown[shown.number] = replace(shown, broken=shown.broken or before.broken)
             elif shown.broken and shown.number in running.shown:
                 running.shown[shown.number] = replace(running.shown[shown.number], broken=True)
         if running.asked[0].number in reports.over:
-            running.over_at = time.monotonic()
+            running.over_at = self._looking_s
 
     def _complete(self, fixation: _Fixation) -> bool:
         """Whether all that a fixation's responses consist of has arrived.
@@ -250,7 +267,7 @@ class EventRig:
         """
         if self.recorder.complete_s >= (needed_s := self._needed_s(fixation)):
             return True
-        if fixation.over_at is not None and time.monotonic() - fixation.over_at > self.patience_s:
+        if fixation.over_at is not None and self._looking_s - fixation.over_at > self.patience_s:
             raise RigError(
                 f"acquisition: expected all events up to {needed_s:.3f} s of its clock within {self.patience_s:g} s, they are "
                 f"complete to {self.recorder.complete_s:.3f} s; has it stopped or lost its connection?"
@@ -296,12 +313,13 @@ class EventRig:
             return self._lost(shown, fault, onset_s)
         if not self.recorder.spikes_seen.any():  # names that no one has, or a headstage that is off
             return self._lost(shown, "no channel has fired since the rig was opened", onset_s)
+        self._hear_of_silence()
         spike_s, channel = self.recorder.spikes(start_s, end_s)
         counts, rates = self.window.rates(spike_s - onset_s, channel, len(self.channels))
         self._counted.append((shown.number, start_s, end_s))
         return Outcome(
             number=shown.number,
-            rates=rates,
+            rates=np.where(self.recorder.spikes_seen > 0, rates, np.nan),  # of one that has never fired, who knows
             counts=counts,
             onset_s=onset_s,
             spike_s=spike_s - onset_s,
@@ -319,25 +337,22 @@ class EventRig:
             return "no onset was measured"
         return f"its onset was measured {1000 * nearest:+.1f} ms from where the display's clock says"
 
-    def _late(self) -> list[tuple[int, float]]:
-        """(number, time) of presentations that were counted before one of their spikes arrived."""
-        late = self.recorder.late()
-        return [(number, s) for s, _ in late for number, start_s, end_s in self._counted if start_s <= s < end_s]
+    def _hear_of_silence(self) -> None:
+        """Say once which channels have not fired yet, and when they do."""
+        silent = {name for name, seen in zip(self.channels, self.recorder.spikes_seen, strict=True) if not seen}
+        if silent != self._silent and silent:
+            self.note(f"channels that have not fired since the rig was opened, and have no rates: {', '.join(sorted(silent))}")
+        self._silent = silent
 
-    def _check_late(self) -> None:
-        self.recorder.check()
-        for number, spike_s in self._late():
-            raise self._too_late(number, spike_s)
+    def _retracted(self) -> list[tuple[int, str]]:
+        """Presentations that were counted before it was known that something of their time was missing, and what."""
+        found = {}
+        for fault in self.recorder.second_thoughts():
+            for number, start_s, end_s in self._counted:
+                if fault.start_s < end_s and fault.end_s > start_s:
+                    found[number] = fault.what
+        return list(found.items())
 
-    def _too_late(self, number: int, spike_s: float) -> RigError:
-        return RigError(
-            f"acquisition: expected all spikes in time, one of {spike_s:.3f} s arrived after presentation {number} had been "
-            "counted and told to the agent; its stream is not to be relied on (more settle_ms or buffer_ms in [acquisition]?)"
-        )
-
-
-def _count(
-    spike_s: NDArray[np.float64], channel: NDArray[np.intp], window_s: tuple[float, float], channels: int
-) -> NDArray[np.int64]:
-    inside = (spike_s >= window_s[0] - SAME_S) & (spike_s < window_s[1] - SAME_S)
-    return np.bincount(channel[inside], minlength=channels).astype(np.int64)
+    def _second_thoughts(self) -> Iterator[Outcome]:
+        for number, what in self._retracted():
+            yield Outcome(number=number, lost=f"{what}, after it had been counted")

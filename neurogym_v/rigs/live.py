@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from neurogym_v.journal import JournalError
 from neurogym_v.neurons.simulated import Neuron, check_images
-from neurogym_v.rigs import Asked, Rig
-from neurogym_v.rigs.log import FILE, Begun, LiveLog
+from neurogym_v.rigs import Asked, Rig, RigError
+from neurogym_v.rigs.log import FILE, INTERRUPTED, Begun, LiveLog
 from neurogym_v.types import Images, NeuroGymError, Rates
 
 
@@ -29,12 +29,13 @@ class LiveNeuron(Neuron):
         log: the file where every presentation is written, made with the first of them.
         again: how often a lost presentation may be shown again.
         rig_file: kept in the log.
+        measures: what a count is (channels, windows, thresholds), as text: one session has the same to its end.
     """
 
-    def __init__(self, rig: Rig, log: Path, *, again: int = 2, rig_file: str = "") -> None:
+    def __init__(self, rig: Rig, log: Path, *, again: int = 2, rig_file: str = "", measures: str = "") -> None:
         if again < 0:
             raise NeuroGymError(f"again: expected 0 or more, got {again}")
-        self.rig, self.again, self.rig_file = rig, again, rig_file
+        self.rig, self.again, self.rig_file, self.measures = rig, again, rig_file, measures
         self._log_path, self._log = log, None  # type: Path, LiveLog | None
         self.sites = len(rig.channels)
         self.name = "live"
@@ -48,7 +49,8 @@ class LiveNeuron(Neuron):
     @property
     def log(self) -> LiveLog:
         if self._log is None:
-            self._log = LiveLog(self._log_path, meta={"channels": "\n".join(self.rig.channels), "rig": self.rig_file})
+            meta = {"channels": "\n".join(self.rig.channels), "measures": self.measures, "rig": self.rig_file}
+            self._log = LiveLog(self._log_path, meta=meta)
             self.rig.note = self._log.note
         return self._log
 
@@ -92,22 +94,25 @@ class LiveNeuron(Neuron):
         digests = {int(i): hashlib.sha256(images[i].numpy().tobytes()).hexdigest()[:32] for i in np.unique(order)}
         rates = np.full((len(order), self.sites), np.nan)
         shown = np.zeros(len(order), dtype=int)
-        self._recover(rates, shown, [digests[int(i)] for i in order])
+        interrupted = self._recover(rates, shown, [digests[int(i)] for i in order])
+        place_of: dict[int, int] = {}
         while True:
-            places = np.flatnonzero(np.isnan(rates).all(axis=1) & (shown <= self.again))
+            places = np.flatnonzero(np.isnan(rates).all(axis=1) & (shown - interrupted <= self.again))
             if not len(places):
                 break
-            self._show(images, order, places, digests, rates, shown)
+            self._show(images, order, places, digests, rates, place_of)
+            shown[places] += 1
         self.presented += len(order)
         self.repeated += int(shown.sum()) - len(order)
         return rates
 
-    def _recover(self, rates: Rates, shown: NDArray[np.int_], images: Sequence[str]) -> None:
-        """Take from the log what an earlier process has shown of this block.
+    def _recover(self, rates: Rates, shown: NDArray[np.int_], images: Sequence[str]) -> NDArray[np.int_]:
+        """Take from the log what an earlier process has shown of this block; gives how often each image was interrupted.
 
         Raises:
             JournalError: it showed something else.
         """
+        interrupted = np.zeros_like(shown)
         for logged in self.log.presentations(self.presented):
             place = logged.begun.position - self.presented
             if place >= len(images) or logged.begun.image != images[place]:
@@ -116,8 +121,10 @@ class LiveNeuron(Neuron):
                     f"presentation {logged.begun.number} (another version or setting than the run was begun with?)"
                 )
             shown[place] += 1
+            interrupted[place] += logged.outcome.lost.startswith(INTERRUPTED)
             if logged.outcome.rates is not None:
                 rates[place] = logged.outcome.rates
+        return interrupted
 
     def _show(
         self,
@@ -126,12 +133,19 @@ class LiveNeuron(Neuron):
         places: NDArray[np.intp],
         digests: Mapping[int, str],
         rates: Rates,
-        shown: NDArray[np.int_],
+        place_of: dict[int, int],
     ) -> None:
-        """Show the images of these places of the block once, and fill in how the neuron answered."""
+        """Show the images of these places of the block once, and fill in how the neuron answered.
+
+        Args:
+            place_of: the place of each number of this block so far; grows.
+
+        Raises:
+            RigError: the rig failed, or takes back what an agent has been told.
+        """
         first = self.log.next_number
-        place_of = {first + i: int(place) for i, place in enumerate(places)}
-        asked = [Asked(number, int(order[place])) for number, place in place_of.items()]
+        place_of |= {first + i: int(place) for i, place in enumerate(places)}
+        asked = [Asked(first + i, int(order[place])) for i, place in enumerate(places)]
 
         def begun(numbers: Sequence[int]) -> None:
             self.log.begin([Begun(n, self.presented + place_of[n], digests[int(order[place_of[n]])]) for n in numbers])
@@ -139,17 +153,18 @@ class LiveNeuron(Neuron):
         try:
             self.open()
             for outcome in self.rig.show(images, asked, begun):
-                if outcome.number not in place_of:
-                    raise NeuroGymError(f"rig: expected outcomes of {first} to {first + len(asked) - 1}, got {outcome.number}")
                 if not outcome.shown:
                     self.log.withdraw(outcome.number)
                     continue
-                place = place_of[outcome.number]
-                rates[place] = np.nan if outcome.rates is None else outcome.rates
                 self.log.end([outcome])
                 self.tally[outcome.lost] += 1
+                if outcome.number not in place_of:
+                    raise RigError(
+                        f"rig: expected the count of presentation {outcome.number} to stand, as it was told to the agent, but "
+                        f"{outcome.lost}; the stream is not to be relied on (more settle_ms or buffer_ms in [acquisition]?)"
+                    )
+                rates[place_of[outcome.number]] = np.nan if outcome.rates is None else outcome.rates
         except BaseException as error:
-            self.log.abandon(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            self.log.abandon(f"{INTERRUPTED}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             self.close()
             raise
-        shown[places] += 1

@@ -34,7 +34,7 @@ CREATE TABLE presentation (
     lost TEXT, onset_s REAL, late_frames INTEGER, rates BLOB, counts BLOB, spike_s BLOB, channel BLOB);
 CREATE INDEX presentation_position ON presentation (position);
 """
-INTERRUPTED = "the session ended before its response was counted"
+INTERRUPTED = "interrupted before it was counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +86,34 @@ class LiveLog:
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1, check_same_thread=False)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            with self._transaction():
-                if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    for statement in SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.executemany(
-                        "INSERT INTO meta VALUES (?, ?)", ({"version": str(VERSION)} | dict(meta or {})).items()
-                    )
-                elif not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'note'").fetchone():
-                    raise JournalError(f"{path}: expected the log of a live neuron, found another SQLite database")
-            self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
-            if self.meta.get("version") != str(VERSION):
-                raise JournalError(f"{path}: expected version {VERSION}, found version {self.meta.get('version')}")
-            before, now = (found.get("channels", "").replace("\n", ", ") for found in (self.meta, meta or self.meta))
-            if now != before:
-                raise JournalError(f"{path}: expected the channels that it was begun with, {before}, got {now}")
-            self._db.execute("UPDATE presentation SET lost = ?, ended_at = ? WHERE ended_at IS NULL", (INTERRUPTED, _now()))
+            try:
+                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                with self._transaction():
+                    if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                        for statement in SCHEMA.split(";"):
+                            self._db.execute(statement)
+                        self._db.executemany(
+                            "INSERT INTO meta VALUES (?, ?)", ({"version": str(VERSION)} | dict(meta or {})).items()
+                        )
+                    elif not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'note'").fetchone():
+                        raise JournalError(f"{path}: expected the log of a live neuron, found another SQLite database")
+                self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+                if self.meta.get("version") != str(VERSION):
+                    raise JournalError(f"{path}: expected version {VERSION}, found version {self.meta.get('version')}")
+                for key in ("channels", "measures"):
+                    before, now = (found.get(key, "").replace("\n", ", ") for found in (self.meta, meta or self.meta))
+                    if now != before:
+                        raise JournalError(
+                            f"{path}: expected the {key} that it was begun with, {before or 'none'}, got {now or 'none'}"
+                        )
+                if meta and meta.get("rig") != self.meta.get("rig"):
+                    self.note(f"the rig file is another one now:\n{meta.get('rig')}")
+                self._db.execute("UPDATE presentation SET lost = ?, ended_at = ? WHERE ended_at IS NULL", (INTERRUPTED, _now()))
+            except BaseException:
+                self._db.close()
+                raise
 
     @property
     def next_number(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,25 +31,24 @@ class Onsets:
 class Recorder:
     """Reads an acquisition in a thread, from `start` to `stop`.
 
-    What the thread meets is raised where someone next asks. Memory holds what came since the last `forget`.
+    What the thread meets is raised where someone next asks. Memory holds what came since the last `forget`, and some seconds.
     """
 
     def __init__(self, acquisition: Acquisition) -> None:
         self._acquisition = acquisition
         self._changed = threading.Condition()
-        self._stop, self._thread = threading.Event(), None  # type: tuple[threading.Event, threading.Thread | None]
-        self._spikes, self._onsets = list[tuple[Any, Any]](), list[tuple[Any, Any]]()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._spikes, self._onsets = deque[_Part](), deque[_Part]()
         self._faults: list[Fault] = []
+        self._second_thoughts: list[Fault] = []
         self._error: Exception | None = None
         self._complete_s, self._needed_s = -np.inf, np.inf
-        self._late: list[tuple[float, int]] = []
-        self._told_at = time.monotonic()
         self.spikes_seen = np.zeros(len(acquisition.channels), dtype=np.int64)
         """(channels,) since `start`."""
 
     def start(self) -> None:
         self._acquisition.arm()
-        self._stop.clear()
         self._thread = threading.Thread(target=self._read, name="acquisition", daemon=True)
         self._thread.start()
 
@@ -83,15 +82,10 @@ class Recorder:
         """Everything before this time has arrived."""
         return self._complete_s
 
-    @property
-    def silent_s(self) -> float:
-        """Seconds, by the wall's clock, for which `complete_s` has stood still."""
-        return time.monotonic() - self._told_at
-
     def onsets(self) -> Onsets:
         """All that are kept."""
         with self._changed:
-            s, number = _joined(self._onsets, np.int64)
+            s, number = _joined(list(self._onsets), np.int64)
         order = np.argsort(s, kind="stable")
         s, number = s[order], number[order]
         if len(s):  # one that was told twice is one
@@ -102,8 +96,9 @@ class Recorder:
     def spikes(self, start_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """(n,) times and (n,) channels of the spikes from start_s to just before end_s, in order of time."""
         with self._changed:
-            s, channel = _joined(self._spikes, np.intp)
-            self._spikes = [(s, channel)] if len(s) else []
+            s, channel = _joined(
+                [part for part in self._spikes if part.last >= start_s - SAME_S and part.first < end_s], np.intp
+            )
         inside = (s >= start_s - SAME_S) & (s < end_s - SAME_S)
         s, channel = s[inside], channel[inside]
         order = np.argsort(s, kind="stable")
@@ -114,11 +109,11 @@ class Recorder:
         with self._changed:
             return next((fault.what for fault in self._faults if fault.start_s < end_s and fault.end_s > start_s), "")
 
-    def late(self) -> list[tuple[float, int]]:
-        """Spikes (time, channel) that came after everything before them was said to be there; told once."""
+    def second_thoughts(self) -> list[Fault]:
+        """Faults and spikes of times that had been said to be complete before; each is told once."""
         with self._changed:
-            late, self._late = self._late, []
-        return late
+            told, self._second_thoughts = self._second_thoughts, []
+        return told
 
     def forget(self, before_s: float) -> None:
         """Nothing before this time is needed any more, and until the next call nothing that is older than some seconds; what
@@ -143,28 +138,44 @@ class Recorder:
         if not (np.isfinite(events.spike_s).all() and np.isfinite(events.onset_s).all()):
             raise RigError("acquisition: expected finite times, got NaN or infinite ones")
         with self._changed:
-            behind = events.spike_s < self._complete_s - SAME_S
-            self._late += zip(events.spike_s[behind].tolist(), events.channel[behind].tolist(), strict=True)
-            self._faults += [Fault(s, s + 2 * SAME_S, "a spike came too late to be counted") for s in events.spike_s[behind]]
+            late = events.spike_s[events.spike_s < self._complete_s - SAME_S]
+            faults = [*events.faults, *(Fault(s, s + 2 * SAME_S, "a spike arrived late") for s in late.tolist())]
+            self._faults += faults
+            self._second_thoughts += [fault for fault in faults if fault.start_s < self._complete_s - SAME_S]
             if len(events.spike_s):
-                self._spikes.append((events.spike_s, events.channel))
+                self._spikes.append(_Part.of(events.spike_s, events.channel))
                 self.spikes_seen += np.bincount(events.channel, minlength=channels)
             if len(events.onset_s):
-                self._onsets.append((events.onset_s, events.number))
-            self._faults += events.faults
-            if events.complete_s > self._complete_s:
-                self._complete_s, self._told_at = events.complete_s, time.monotonic()
+                self._onsets.append(_Part.of(events.onset_s, events.number))
+            self._complete_s = max(self._complete_s, events.complete_s)
             self._trim()
             self._changed.notify_all()
 
     def _trim(self) -> None:
         limit = min(self._needed_s, self._complete_s) - KEPT_S
         for kept in (self._spikes, self._onsets):
-            kept[:] = [part for part in kept if part[0].max() >= limit]
-        self._faults = [fault for fault in self._faults if fault.end_s >= limit]
+            while kept and kept[0].last < limit:
+                kept.popleft()
+        if self._faults:
+            self._faults = [fault for fault in self._faults if fault.end_s >= limit]
 
 
-def _joined(parts: list[tuple[Any, Any]], other: type) -> tuple[Any, Any]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one call of `events` brought."""
+
+    first: float
+    last: float
+    s: NDArray[np.float64]
+    other: NDArray[Any]
+    """Channel or number of each."""
+
+    @classmethod
+    def of(cls, s: NDArray[np.float64], other: NDArray[Any]) -> _Part:
+        return cls(float(s.min()), float(s.max()), s, other)
+
+
+def _joined(parts: list[_Part], other: type) -> tuple[Any, Any]:
     if not parts:
         return np.empty(0), np.empty(0, dtype=other)
-    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
+    return np.concatenate([part.s for part in parts]), np.concatenate([part.other for part in parts])

@@ -58,13 +58,15 @@ class LiveView:
         if self.console.is_terminal:
             self._live = Live(get_renderable=self._panel, console=self.console, refresh_per_second=2, transient=False)
             self._live.start()
-            threading.Thread(target=self._keys, name="keys", daemon=True).start()
+            self._keyboard = threading.Thread(target=self._keys, name="keys", daemon=True)
+            self._keyboard.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         if self._live:
             self._live.stop()
+            self._keyboard.join(timeout=1)  # it gives the terminal back
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 

@@ -238,12 +238,9 @@ class Intan:
     def _read_spikes(self, data: bytes, latest: int | None, now: float, found: _Found) -> None:
         spikes = self._spikes.feed(data, latest)
         found.skipped(spikes.skips, newest=self._waveforms.last)
-        late = spikes.time < (-1 if self._complete is None else self._complete)
-        if late.any():
-            what = f"{late.sum()} spikes came more than settle_ms = {1000 * self.settle_s:g} after the waveform"
-            found.faults.append((int(spikes.time[late][0]), self._complete, what))
-        found.spike.append(spikes.time[~late])
-        found.channel.append(spikes.channel[~late])
+        # those that come after the watermark has passed them are told as they are: whoever has counted must hear of them
+        found.spike.append(spikes.time)
+        found.channel.append(spikes.channel)
         if data or not self._spikes.pending:
             self._stuck = now
         elif now - self._stuck > self.patience_s and (skip := self._spikes.give_up()):

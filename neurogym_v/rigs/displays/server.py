@@ -268,8 +268,8 @@ class DisplayServer:
     def _do(self, session: str, job: m.Show | m.Flash) -> None:
         if isinstance(job, m.Flash):
             now = self.display.now()
-            for at_s in job.at_s:
-                self._flash(session, now + at_s)
+            for i, at_s in enumerate(job.at_s):  # of two lengths, or their ends would be the same pattern
+                self._flash(session, now + at_s, FLASH_S if i % 3 else 2 * FLASH_S)
         elif why := self._hindrance(job):
             self._tell(m.refusal(why), session)
         else:
@@ -318,11 +318,11 @@ class DisplayServer:
         """A time of which the next frame is so many frames later: half a frame before, so that no jitter shifts it."""
         return seconds + (frames - 0.5) / self.display.refresh_hz
 
-    def _flash(self, session: str, at_s: float) -> None:
+    def _flash(self, session: str, at_s: float, length_s: float = FLASH_S) -> None:
         self._wait(at_s)
         lit_s = self.display.flip(None, patch=True, at_s=at_s)
         self._tell(m.Flashed((lit_s,)), session)
-        self._dark(self._after(lit_s, max(1, self._frames(FLASH_S))))
+        self._dark(self._after(lit_s, max(1, self._frames(length_s))))
 
     def _dark(self, at_s: float) -> float:
         self._wait(at_s)

@@ -13,11 +13,11 @@ from neurogym_v.naming import nearest
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.registry import SOURCES, resolve
 from neurogym_v.rigs.displays.server import DisplayServer
-from neurogym_v.rigs.event_rig import Window
 from neurogym_v.rigs.virtual import Source
 from neurogym_v.rigs.virtual.mischief import FAULTS, WORLDS, Mischief
 from neurogym_v.rigs.virtual.screen import VirtualScreen
 from neurogym_v.rigs.virtual.world import World
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
 TICK_S = 0.004

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.rigs import NO_NUMBER
-from neurogym_v.rigs.event_rig import Window
 from neurogym_v.rigs.virtual import Stretch
 from neurogym_v.rigs.virtual.mischief import Misdeed
+from neurogym_v.rigs.window import Window
 from neurogym_v.types import Images, Rates
 
 PHOTODIODE_S = 0.0012
@@ -172,7 +172,7 @@ class World:
 
     def misdeed(self, misdeed: Misdeed) -> None:
         """Write down what went wrong on the way."""
-        self._write({"fault": misdeed.fault, "start": misdeed.start, "end": misdeed.end})
+        self._write({"fault": misdeed.fault, "start": misdeed.start, "end": misdeed.end, "at": time.time()})
 
     def close(self) -> None:
         if self._log:
