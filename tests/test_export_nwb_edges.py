@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_and_one_whose_clock_began_anew(home: Path, capsy
         cut = trials["session"] == ""
         assert 0 < cut.sum() < 20 and cut[-1] and (trials["block"][cut] == -1).all()
         assert (trials["image_index"][cut] == -1).all() and not trials["valid"][cut].any()
-        assert (trials["image_id"] != "").all() and "RigError: acquisition: gone" in trials["lost_reason"]
+        assert (trials["image_id"] != "").all() and f"{INTERRUPTED}: RigError: acquisition: gone" in trials["lost_reason"]
         half = file.units.get_unit_spike_times(0)
     second = carry_out(folder, **changes)
     capsys.readouterr()

@@ -207,12 +207,12 @@ def test_a_simulated_run_has_neither_part(run: tuple[Path, Trials]) -> None:
 
 
 def test_the_command_begins_another_run_like_it(run: tuple[Path, Trials]) -> None:
-    config = replace(record_of(run[0]).config, objective="one_hot", neuron="live:/a b/rig.toml", device="auto")
+    config = replace(record_of(run[0]).config, recommend=2, neuron="live:/a b/rig.toml", device="auto")
     parser = argparse.ArgumentParser()
     cli.add(parser.add_subparsers())
     chosen = parser.parse_args(shlex.split(command(config, "A-017"))[1:])
     assert (chosen.rig, chosen.channel, tuple(chosen.agents)) == (Path("/a b/rig.toml"), "A-017", AGENTS)
-    assert (chosen.budget, chosen.batch_size, chosen.objective) == (60, 15, "one_hot")
+    assert (chosen.budget, chosen.batch_size, chosen.recommend) == (60, 15, 2)
 
 
 def changed(statement: str) -> Callable[[Path], Any]:
