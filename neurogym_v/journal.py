@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from neurogym_v.types import Latents, NeuroGymError, Rates
+from neurogym_v.database import JournalError as JournalError
+from neurogym_v.database import JournalInUse as JournalInUse
+from neurogym_v.database import exclusive, explained, transaction
+from neurogym_v.types import Latents, Rates
 
 VERSION = 2
 UNFINISHED = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT)
@@ -34,14 +36,6 @@ CREATE TABLE presentation (
     block INTEGER NOT NULL REFERENCES block, place INTEGER NOT NULL, image TEXT, latent BLOB, rates BLOB NOT NULL,
     PRIMARY KEY (block, place));
 """
-
-
-class JournalError(NeuroGymError):
-    """The journal cannot be opened, is damaged, or does not fit what is asked of it."""
-
-
-class JournalInUse(JournalError):
-    """Another process has it open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +74,11 @@ class Journal:
         self._closed_because: str | None = None
         if not path.is_file() and config is None:
             raise JournalError(f"journal {path}: expected the journal of a run, found no file")
-        with self._explained():
+        with explained(f"journal {self.path}"):
             if path.is_file():
                 self._inspect()
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")  # two processes must never continue one run
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            with self._transaction():
+            self._db = exclusive(path)
+            with transaction(self._db):
                 if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                     for statement in SCHEMA.split(";"):
                         self._db.execute(statement)
@@ -131,7 +122,7 @@ class Journal:
 
     def blocks(self, session: str) -> list[Block]:
         """What a session has shown, in order."""
-        with self._explained():
+        with explained(f"journal {self.path}"):
             rows = self._db.execute(
                 "SELECT block.number, kind, state, image, latent, rates FROM block JOIN presentation ON block = block.id"
                 " WHERE session = ? ORDER BY number, place",
@@ -150,7 +141,7 @@ class Journal:
         images: list[str | None] = [*block.images] if block.images is not None else [None] * count
         latents = [None] * count if block.latents is None else [row.tobytes() for row in block.latents]
         shown_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._explained(), self._transaction():
+        with explained(f"journal {self.path}"), transaction(self._db):
             cursor = self._db.execute(
                 "INSERT INTO block (session, number, kind, count, shown_at, state) VALUES (?, ?, ?, ?, ?, ?)",
                 (session, number, block.kind, count, shown_at, json.dumps(block.state)),
@@ -161,7 +152,7 @@ class Journal:
 
     def forget(self, session: str) -> None:
         """Remove a session and all its presentations, so that it can be run anew."""
-        with self._explained(), self._transaction():
+        with explained(f"journal {self.path}"), transaction(self._db):
             blocks = "(SELECT id FROM block WHERE session = ?)"
             self._db.execute(f"DELETE FROM presentation WHERE block IN {blocks}", (session,))
             self._db.execute("DELETE FROM block WHERE session = ?", (session,))
@@ -178,26 +169,6 @@ class Journal:
     def _meta(self, key: str) -> str:
         (value,) = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(value)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise JournalInUse(f"journal {self.path}: expected nobody at it, but another process has it open") from error
-            raise JournalError(f"journal {self.path}: expected a whole, writable SQLite file, got: {error}") from error
 
 
 def _block(columns: list[tuple[Any, ...]]) -> Block:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("types", "registration", "files", "importing", "naming"),
+    ("types", "registration", "files", "importing", "naming", "database"),
     (
         "weights",
         "networks",

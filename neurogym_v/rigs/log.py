@@ -9,8 +9,8 @@ the clocks compared are here too, for pictures and for export.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from neurogym_v.journal import JournalError, JournalInUse
+from neurogym_v.database import JournalError, JournalInUse, exclusive, explained, transaction
 from neurogym_v.rigs import Outcome, RigError
 
 VERSION = 1
@@ -83,14 +83,11 @@ class LiveLog:
 
     def __init__(self, path: Path, *, meta: Mapping[str, str] | None = None) -> None:
         self.path = path
-        with self._explained():
+        with explained(str(self.path)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=1, check_same_thread=False)
+            self._db = exclusive(path, any_thread=True)
             try:
-                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                with self._transaction():
+                with transaction(self._db):
                     if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                         for statement in SCHEMA.split(";"):
                             self._db.execute(statement)
@@ -118,7 +115,7 @@ class LiveLog:
     @property
     def next_number(self) -> int:
         """That no presentation has had."""
-        with self._explained():
+        with explained(str(self.path)):
             (largest,) = self._db.execute("SELECT max(number) FROM presentation").fetchone()
         return 0 if largest is None else int(largest) + 1
 
@@ -126,7 +123,7 @@ class LiveLog:
         """Presentations are about to be shown; when this returns, that is on disk. Those that were begun, but not shown, may be
         begun again."""
         rows = [(b.number, b.position, b.image, _now()) for b in begun]
-        with self._explained(), self._transaction():
+        with explained(str(self.path)), transaction(self._db):
             self._db.executemany(
                 "INSERT OR REPLACE INTO presentation (number, position, image, begun_at) VALUES (?, ?, ?, ?)", rows
             )
@@ -140,7 +137,7 @@ class LiveLog:
             )
             for o in outcomes
         ]  # fmt: skip
-        with self._explained(), self._transaction():
+        with explained(str(self.path)), transaction(self._db):
             self._db.executemany(
                 "UPDATE presentation SET ended_at = ?, lost = ?, onset_s = ?, late_frames = ?, rates = ?, counts = ?,"
                 " spike_s = ?, channel = ? WHERE number = ?",
@@ -149,51 +146,31 @@ class LiveLog:
 
     def withdraw(self, number: int) -> None:
         """A presentation that was begun has not been shown."""
-        with self._explained():
+        with explained(str(self.path)):
             self._db.execute("DELETE FROM presentation WHERE number = ? AND ended_at IS NULL", (number,))
 
     def abandon(self, why: str) -> None:
         """Whatever was begun and has no outcome is lost."""
-        with self._explained():
+        with explained(str(self.path)):
             self._db.execute("UPDATE presentation SET lost = ?, ended_at = ? WHERE ended_at IS NULL", (why, _now()))
 
     def note(self, what: str) -> None:
         """Keep a line."""
-        with self._explained():
+        with explained(str(self.path)):
             self._db.execute("INSERT INTO note VALUES (?, ?)", (_now(), what))
 
     def notes(self) -> list[tuple[str, str]]:
         """(when, what) of all lines."""
-        with self._explained():
+        with explained(str(self.path)):
             return list(self._db.execute("SELECT at, what FROM note ORDER BY rowid").fetchall())
 
     def presentations(self, since: int = 0) -> list[Logged]:
         """Those of positions from `since` on, by number."""
-        with self._explained():
+        with explained(str(self.path)):
             return _presentations(self._db, since)
 
     def close(self) -> None:
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise JournalInUse(f"{self.path}: expected nobody at it, but another process has it open") from error
-            raise JournalError(f"{self.path}: expected a whole, writable SQLite file, got: {error}") from error
 
 
 def read_log(path: Path) -> Kept:
@@ -211,7 +188,10 @@ def read_log(path: Path) -> Kept:
     ahead = path.with_name(f"{path.name}-wal")
     how = "mode=ro" if ahead.exists() else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?{how}", uri=True, timeout=0.1)) as db:
+        with (
+            explained(str(path), "a whole SQLite file that can be read"),
+            closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?{how}", uri=True, timeout=0.1)) as db,
+        ):
             (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise JournalError(f"{path}: expected a whole file, found damage ({verdict.replace(chr(10), ' ')})")
@@ -222,10 +202,6 @@ def read_log(path: Path) -> Kept:
                 raise JournalError(f"{path}: expected version {VERSION}, found version {meta.get('version')}")
             notes = tuple(db.execute("SELECT at, what FROM note ORDER BY rowid").fetchall())
             presentations = tuple(_presentations(db))
-    except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise JournalInUse(f"{path}: expected nobody at it, but another process has it open") from error
-        raise JournalError(f"{path}: expected a whole SQLite file that can be read, got: {error}") from error
     except JournalError:
         raise
     except (RigError, ValueError, TypeError) as error:
