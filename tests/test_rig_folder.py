@@ -41,7 +41,7 @@ def asked(*images: int, first: int = 0) -> list[Asked]:
 
 
 def show(rig: Folder, wanted: Sequence[Asked], begun: Callable[[Sequence[int]], None] = lambda _: None) -> list[Outcome]:
-    return list(rig.show(IMAGES, wanted, begun))
+    return [outcome for known in rig.show(IMAGES, wanted, begun) for outcome in known]
 
 
 def check(outcomes: Sequence[Outcome], wanted: Sequence[Asked]) -> None:
@@ -139,7 +139,7 @@ def test_begun_is_told_before_anything_can_be_seen(tmp_path: Path, rig, lab) -> 
     wanted = asked(0, 1, first=4)
     outcomes = rig().show(IMAGES, wanted, lambda numbers: seen.append((list(numbers), files(tmp_path))))
     assert seen == []
-    check(list(outcomes), wanted)
+    check([outcome for known in outcomes for outcome in known], wanted)
     assert seen == [([4, 5], ["block000_000_p000004.png.partial", "block000_001_p000005.png.partial"])]
 
 

@@ -79,7 +79,7 @@ def session():
         for block in range(8):
             asked = [Asked(number=first + 5 * block + i, image=(block + i) % 6) for i in range(5)]
             noted = lambda numbers: out.write("".join(f"begun {n}\\n" for n in numbers))
-            for o in rig.show(images, asked, noted):
+            for o in (outcome for known in rig.show(images, asked, noted) for outcome in known):
                 out.write(f"rates {o.number} {asked[o.number - asked[0].number].image} {' '.join(map(str, o.rates))}\\n")
         out.write("done -1\\n")
 

@@ -222,8 +222,11 @@ class Rig(Protocol):
             RigError: a part is not there, or is not what the rig file says.
         """
 
-    def show(self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
-        """Show `images[a.image]` for each, once, in order; gives an outcome for each, as soon as it is known.
+    def show(
+        self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]
+    ) -> Iterator[Sequence[Outcome]]:
+        """Show `images[a.image]` for each, once, in order; gives an outcome for each, as soon as it is known, with those that
+        become known together. A later word on a number replaces an earlier one.
 
         Args:
             images: (n, 3, s, s) uint8.

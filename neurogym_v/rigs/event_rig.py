@@ -165,13 +165,15 @@ class EventRig:
         self.lag_s = self._last_at - told
         self.note(f"clocks aligned: acquisition - display = {self.clocks.offset_s:.6f} s")
 
-    def show(self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
+    def show(
+        self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]
+    ) -> Iterator[Sequence[Outcome]]:
         used = sorted({a.image for a in asked})
         place = {image: i for i, image in enumerate(used)}
         waiting, counting = deque(asked), deque[_Fixation]()
         running: _Fixation | None = None
         try:
-            yield from self._second_thoughts()
+            yield self._second_thoughts()
             self.presenter.prepare(images[used])
             while waiting or running or counting:
                 self._look()
@@ -193,20 +195,21 @@ class EventRig:
                         self._watch(running)
                         counting.append(running)
                         running = None
-                        for a in unseen:
-                            yield Outcome(number=a.number, lost="it never reached the screen", shown=False)
+                        yield [Outcome(number=a.number, lost="it never reached the screen", shown=False) for a in unseen]
                         continue  # the next fixation first, then the counting
                 else:
                     self.recorder.wait(LOOK_S)
                 self.recorder.forget(min(fixation.since_s for fixation in (*counting, *([running] if running else []))))
                 while counting and self._complete(counting[0]):
-                    yield from self._outcomes(counting.popleft())
-                yield from self._second_thoughts()
+                    found = self._outcomes(counting.popleft())
+                    yield found
+                    self._check_sight(found)
+                yield self._second_thoughts()
         except RigError:
             for fixation in counting:  # what had arrived before it failed is as good as ever
                 if self.recorder.complete_s >= self._needed_s(fixation):
-                    yield from (self._outcome(shown, self.recorder.onsets()) for shown in fixation.shown.values())
-            yield from self._second_thoughts()
+                    yield self._outcomes(fixation)
+            yield self._second_thoughts()
             raise
         self.recorder.forget(np.inf)
 
@@ -279,15 +282,17 @@ class EventRig:
         onsets = [self.clocks.predict(shown.onset_s) for shown in fixation.shown.values()]
         return max(onsets) + self.clocks.tolerance_s + self.window.end_s if onsets else -np.inf
 
-    def _outcomes(self, fixation: _Fixation) -> Iterator[Outcome]:
-        """One of each image that was shown.
+    def _outcomes(self, fixation: _Fixation) -> list[Outcome]:
+        """One of each image that was shown."""
+        onsets = self.recorder.onsets()
+        return [self._outcome(shown, onsets) for shown in fixation.shown.values()]
+
+    def _check_sight(self, found: Sequence[Outcome]) -> None:
+        """Whether the photodiode sees the screen.
 
         Raises:
             RigError: there have been no onsets for a while.
         """
-        onsets = self.recorder.onsets()
-        found = [self._outcome(shown, onsets) for shown in fixation.shown.values()]
-        yield from found
         if found and all(np.isnan(outcome.onset_s) for outcome in found):
             self._blind += 1
             if self._blind >= BLIND:
@@ -353,6 +358,5 @@ class EventRig:
                     found[number] = fault.what
         return list(found.items())
 
-    def _second_thoughts(self) -> Iterator[Outcome]:
-        for number, what in self._retracted():
-            yield Outcome(number=number, lost=f"{what}, after it had been counted")
+    def _second_thoughts(self) -> list[Outcome]:
+        return [Outcome(number=number, lost=f"{what}, after it had been counted") for number, what in self._retracted()]

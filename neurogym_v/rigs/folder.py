@@ -112,7 +112,9 @@ class Folder:
             trial.write_bytes(b"")
             trial.unlink()
 
-    def show(self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
+    def show(
+        self, images: Images, asked: Sequence[Asked], begun: Callable[[Sequence[int]], None]
+    ) -> Iterator[Sequence[Outcome]]:
         """One block of all that is asked for; see `Rig.show`. Rates are as the answer has them, NaN for a site without any.
 
         Raises:
@@ -138,11 +140,12 @@ class Folder:
             self._put_away(ANSWERED)
         finally:
             self._put_away(UNANSWERED)
-        for a, row in zip(asked, rates, strict=True):
-            if np.isnan(row).all():
-                yield Outcome(number=a.number, lost=f"no response in {file}")
-            else:
-                yield Outcome(number=a.number, rates=row)
+        yield [
+            Outcome(number=a.number, lost=f"no response in {file}")
+            if np.isnan(row).all()
+            else Outcome(number=a.number, rates=row)
+            for a, row in zip(asked, rates, strict=True)
+        ]
 
     def close(self) -> None:
         """Let go of a block that nobody waits for any more; may be called twice."""

@@ -152,18 +152,19 @@ class LiveNeuron(Neuron):
 
         try:
             self.open()
-            for outcome in self.rig.show(images, asked, begun):
-                if not outcome.shown:
-                    self.log.withdraw(outcome.number)
-                    continue
-                self.log.end([outcome])
-                self.tally[outcome.lost] += 1
-                if outcome.number not in place_of:
-                    raise RigError(
-                        f"rig: expected the count of presentation {outcome.number} to stand, as it was told to the agent, but "
-                        f"{outcome.lost}; the stream is not to be relied on (more settle_ms or buffer_ms in [acquisition]?)"
-                    )
-                rates[place_of[outcome.number]] = np.nan if outcome.rates is None else outcome.rates
+            for known in self.rig.show(images, asked, begun):
+                self.log.withdraw([outcome.number for outcome in known if not outcome.shown])
+                outcomes = [outcome for outcome in known if outcome.shown]
+                self.log.end(outcomes)
+                self.tally.update(outcome.lost for outcome in outcomes)
+                for outcome in outcomes:
+                    if outcome.number not in place_of:
+                        raise RigError(
+                            f"rig: expected the count of presentation {outcome.number} to stand, as it was told to the agent, "
+                            f"but {outcome.lost}; the stream is not to be relied on (more settle_ms or buffer_ms in "
+                            "[acquisition]?)"
+                        )
+                    rates[place_of[outcome.number]] = np.nan if outcome.rates is None else outcome.rates
         except BaseException as error:
             self.log.abandon(f"{INTERRUPTED}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             self.close()

@@ -137,6 +137,8 @@ class LiveLog:
             )
             for o in outcomes
         ]  # fmt: skip
+        if not rows:
+            return
         with explained(str(self.path)), transaction(self._db):
             self._db.executemany(
                 "UPDATE presentation SET ended_at = ?, lost = ?, onset_s = ?, late_frames = ?, rates = ?, counts = ?,"
@@ -144,10 +146,12 @@ class LiveLog:
                 rows,
             )
 
-    def withdraw(self, number: int) -> None:
-        """A presentation that was begun has not been shown."""
-        with explained(str(self.path)):
-            self._db.execute("DELETE FROM presentation WHERE number = ? AND ended_at IS NULL", (number,))
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Presentations that were begun have not been shown."""
+        if numbers:
+            with explained(str(self.path)), transaction(self._db):
+                rows = [(number,) for number in numbers]
+                self._db.executemany("DELETE FROM presentation WHERE number = ? AND ended_at IS NULL", rows)
 
     def abandon(self, why: str) -> None:
         """Whatever was begun and has no outcome is lost."""
