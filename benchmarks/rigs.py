@@ -4,7 +4,7 @@ Each session shows so many presentations of a search by CMA-ES through real sock
 the rig's own, presentation by presentation. A count that differs is *wrong*: that must never be. What is not known for sure is
 lost, and shown again. A session may also stop, with one sentence, which the table gives.
 
-    python -m neurogym_v.benchmarks.rigs --presentations 1000 --transport intan lsl --fault "" drop
+    python -m neurogym_v.benchmarks.rigs --presentations 1000 --transport intan lsl --fault none drop
 """
 
 from __future__ import annotations

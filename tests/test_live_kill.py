@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neurogym_v.journal import Journal
-from neurogym_v.rigs.log import FILE, LiveLog
+from neurogym_v.rigs.log import FILE, INTERRUPTED, LiveLog
 from tests.live_to_kill import BATCH, BUDGET
 
 pytest.importorskip("zmq", reason="pyzmq is not installed: pip install 'neurogym-v[live]'")
@@ -142,6 +142,7 @@ def check(folder: Path) -> None:
             answers[p.begun.position] = p.outcome.rates
         else:
             assert p.outcome.lost
+            assert p.begun.number in truth or p.outcome.lost.startswith(INTERRUPTED), "lost, and never shown"
     with Journal(folder / "journal.sqlite") as journal:
         blocks = journal.blocks("cma_es")
     assert [len(block.rates) for block in blocks] == [BATCH] * (BUDGET // BATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from io import StringIO
@@ -70,7 +71,8 @@ def test_a_session_goes_from_photographs_to_a_report(rig_file: Path, photographs
     summary = json.loads((run / "summary.json").read_text())
     assert summary["total_presentations"] == len(logged)
     assert summary["agents"][0]["expected_final"] is None, "what no one can know is not made up"
-    assert (run / "report.html").stat().st_size > 20_000
+    page = (run / "report.html").read_text()
+    assert len(page) > 20_000 and re.search(r"between blocks.{0,80}\d\.\d\d s without an image", page, re.DOTALL)
     assert main(["resume", str(run)]) == 0, "a finished run is read again without a rig"
 
 
@@ -90,6 +92,19 @@ def test_a_rig_that_is_not_there_is_one_line(rig_file: Path, photographs: Path, 
     said = capsys.readouterr()
     assert "tcp://127.0.0.1:1" in said.err and said.err.count("\n") == 1
     assert "nothing is lost. Continue with: neurogym-v resume" in said.out.replace("\n", " ")
+
+
+def test_what_is_doubtful_about_the_rig_is_said_before_it_shows_anything(rig_file: Path, photographs: Path, capsys) -> None:
+    rig_file.write_text(rig_file.read_text() + "\n[timing]\non_ms = 90\noff_ms = 110\n")
+    assert live(rig_file, photographs, "--minutes", "0.03", "--budget", "4000") == 130
+    printed = capsys.readouterr().out
+    warning = "warning: [timing] on_ms: 90 ms are 5.40 frames of a screen of 60 Hz; they will be 6, 100.0 ms"
+    assert printed.count(warning) == 1
+    assert main(["resume", str(rig_file.parent / "run"), "--minutes", "0.03"]) == 130
+    assert capsys.readouterr().out.count(warning) == 1, "another session, perhaps on another day, is warned too"
+    log = LiveLog(rig_file.parent / "run" / FILE)
+    assert [what for _, what in log.notes()].count(warning) == 2
+    log.close()
 
 
 def test_the_clock_ends_a_session_between_two_fixations(rig_file: Path, photographs: Path, capsys) -> None:

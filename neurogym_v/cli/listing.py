@@ -14,7 +14,17 @@ from neurogym_v.benchmarks import suite
 from neurogym_v.cli import weights
 from neurogym_v.noise import describe_noise
 from neurogym_v.registration import ENVIRONMENTS
-from neurogym_v.registry import GENERATORS, NEURONS, agent_class, agents, describe, resolve
+from neurogym_v.registry import (
+    ACQUISITIONS,
+    DISPLAYS,
+    GENERATORS,
+    NEURONS,
+    PRESENTERS,
+    agent_class,
+    agents,
+    describe,
+    resolve,
+)
 from neurogym_v.tracking import TRACKERS
 from neurogym_v.types import NeuroGymError
 
@@ -22,9 +32,9 @@ from neurogym_v.types import NeuroGymError
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "list",
-        help="show neurons, noise, generators, agents, trackers, suites and environments",
+        help="show neurons, noise, generators, agents, trackers, parts of rigs, suites and environments",
         description="Show every neuron, noise (with its numbers), generator (with its variants), agent (with its presets), "
-        "tracker, suite and environment that can be named, one line each.",
+        "tracker, recording system, presenter and display of a rig, suite and environment that can be named, one line each.",
     )
     parser.set_defaults(command=_list)
 
@@ -57,6 +67,9 @@ def _list(_: argparse.Namespace) -> int:
         listed |= {f"  {name}:{preset}": "" for preset in cls.presets}
     _section(table, "agents", listed)
     _section(table, "trackers", describe("tracker", TRACKERS))
+    _section(table, "recording systems", describe("acquisition", ACQUISITIONS))
+    _section(table, "presenters", describe("presenter", PRESENTERS))
+    _section(table, "displays", describe("display", DISPLAYS))
     _section(table, "suites", {name: suite.load(name).title for name in suite.names()})
     _section(table, "environments", {name: f"gymnasium.make({name!r})" for name in ENVIRONMENTS})
     Console(soft_wrap=True).print(table)

@@ -48,8 +48,6 @@ def add(commands: Any) -> None:
 
 def _live(chosen: argparse.Namespace) -> int:
     rig = read_rig(chosen.rig)
-    for warning in rig.warnings:
-        print(f"warning: {warning}")
     config = RunConfig(
         agents=tuple(chosen.agents or AGENTS),
         neuron=f"{LIVE}{chosen.rig.resolve()}",

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         "check",
         help="connect to every part of a rig, and say what it delivers",
         description="Connect to presenter and acquisition, compare their clocks by flashes of the photodiode patch, listen to "
-        "the channels for three seconds, and print what each part delivers. No image is shown.",
+        "the channels for [policy] listen_s seconds, and print what each part delivers. No image is shown.",
     )
     checked.add_argument("rig", type=Path, metavar="RIG.TOML")
     checked.set_defaults(command=_check)
@@ -175,5 +175,13 @@ def _display(chosen: argparse.Namespace) -> int:
 def _keys(chosen: argparse.Namespace) -> int:
     from neurogym_v.rigs.displays.keys import make_keys
 
-    Console().print(str(make_keys(chosen.folder)), soft_wrap=True, markup=False, highlight=False)
+    files = make_keys(chosen.folder)
+    said = (
+        ("stays on the display's machine, for --secret-key", files.server_secret),
+        ("beside it, for --client-keys", files.clients),
+        ("goes to the session's machine, for server_key in [presenter]", files.server_public),
+        ("goes there too, for client_key, and is for nobody else's eyes", files.client_secret),
+    )
+    for use, path in said:
+        Console().print(f"{path}: {use}", soft_wrap=True, markup=False, highlight=False)
     return 0

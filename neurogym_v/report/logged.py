@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,7 @@ def _record(kept: Kept, blocks: Blocks, config: RunConfig, best_natural: str | N
         notes=_grouped(what for (_, what), found in zip(kept.notes, aligned, strict=True) if not found),
         first=every[0].begun_at if every else "",
         last=every[-1].begun_at if every else "",
+        dead_s=_dead_s(showings, blocks),
         window=_window(kept.meta.get("rig", "")),
         spikes=any(len(one.outcome.spike_s) for one in every),
         answers={name: _answers(blocks[name], showings, config, best_natural) for name in config.agents},
@@ -89,7 +92,7 @@ def _check(channels: Sequence[str], showings: Mapping[int, Sequence[Logged]], bl
                     f"expected spikes and rates of {len(channels)} channels, found others of presentation {one.begun.number}, "
                     f"position {position}"
                 )
-    for block in (block for session in blocks.values() for block in session):
+    for block in _every(blocks):
         if block.rates.shape[1] != len(channels) or not config.site < len(channels):
             raise JournalError(
                 f"expected the {block.rates.shape[1]} sites of the journal, found channels {', '.join(channels)}"
@@ -102,6 +105,23 @@ def _check(channels: Sequence[str], showings: Mapping[int, Sequence[Logged]], bl
             last = showings[position][-1].outcome.rates
             if not np.array_equal(np.full(len(channels), np.nan) if last is None else last, rates, equal_nan=True):
                 raise JournalError(f"expected the rates of the journal, found others at position {position}; of another run?")
+
+
+def _dead_s(showings: Mapping[int, Sequence[Logged]], blocks: Blocks) -> tuple[float, ...]:
+    """From the last outcome of each block to the first image of the next, in which the animal waits for whoever chooses it."""
+    edges = sorted(
+        (its[0].begun_at, max(one.ended_at for one in its))
+        for its in ([one for position in _positions(b) for one in showings[position]] for b in _every(blocks))
+    )
+    return tuple(
+        max(0.0, (datetime.fromisoformat(begun) - datetime.fromisoformat(ended)).total_seconds())
+        for (_, ended), (begun, _) in itertools.pairwise(edges)
+        if ended
+    )
+
+
+def _every(blocks: Blocks) -> Iterator[Block]:
+    return (block for session in blocks.values() for block in session if len(block.rates))
 
 
 def _positions(block: Block) -> range:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurogym_v.rigs.config import RigConfig
+from neurogym_v.rigs import Rig
 from neurogym_v.rigs.event_rig import EventRig
 
-LISTEN_S = 3.0
-"""To the channels; one that fires less than once in that time is worth a warning."""
+if TYPE_CHECKING:
+    from neurogym_v.rigs.config import RigConfig, Timing
+
 FRAMES = 0.1
 """Of a frame by which a time may differ from whole ones."""
 FLASHES = 3
@@ -45,36 +47,62 @@ def check(rig: EventRig, config: RigConfig) -> Findings:
     for _ in range(FLASHES):
         rig.align()
         lags.append(rig.lag_s)
-    before, start_s, until = rig.recorder.spikes_seen.copy(), rig.recorder.complete_s, time.monotonic() + LISTEN_S
-    while time.monotonic() < until:
-        rig.recorder.wait(0.1)
-    listened_s = max(rig.recorder.complete_s - start_s, 1e-9)
-    spikes = rig.recorder.spikes_seen - before
-    warnings = [*config.warnings, *_frames(config, rig.presenter.refresh_hz)]
-    warnings += [
-        f"channel {name}: no spike in {listened_s:.1f} s of its clock; is it the right one, and its threshold reached?"
-        for name, count in zip(rig.channels, spikes, strict=True)
-        if not count
-    ]
+    spikes, listened_s = _listen(rig, config.policy.listen_s)
     return Findings(
         refresh_hz=rig.presenter.refresh_hz,
         offset_s=rig.clocks.offset_s,
         jitter_s=rig.clocks.jitter_s,
         lag_s=max(lags),
-        spikes_hz=spikes / listened_s,
-        warnings=tuple(warnings),
+        spikes_hz=spikes / max(listened_s, 1e-9),
+        warnings=(*_doubts(rig, config), *_silent(rig, spikes, listened_s)),
     )
 
 
-def _frames(config: RigConfig, refresh_hz: float) -> list[str]:
+def warnings(rig: Rig, config: RigConfig) -> tuple[str, ...]:
+    """What an experimenter should know of a rig that is open, before the first image: times that are no whole frames, windows
+    that may count another image's response, channels that do not fire while they are listened to.
+
+    Raises:
+        RigError: a part fails meanwhile.
+    """
+    if not isinstance(rig, EventRig):
+        return config.warnings
+    return (*_doubts(rig, config), *_silent(rig, *_listen(rig, config.policy.listen_s)))
+
+
+def _listen(rig: EventRig, listen_s: float) -> tuple[NDArray[np.int_], float]:
+    """Spikes of each channel, and the seconds in which they came: of the acquisition's clock, if its stream is never silent."""
+    before, start_s, until = rig.recorder.spikes_seen.copy(), rig.recorder.complete_s, time.monotonic() + listen_s
+    while (left_s := until - time.monotonic()) > 0:
+        rig.recorder.wait(min(left_s, 0.1))
+        rig.recorder.check()
+    listened_s = listen_s if rig.acquisition.quiet_s else rig.recorder.complete_s - start_s
+    return rig.recorder.spikes_seen - before, listened_s
+
+
+def _silent(rig: EventRig, spikes: NDArray[np.int_], listened_s: float) -> list[str]:
+    if not listened_s > 0:
+        return []
+    return [
+        f"channel {name}: no spike in {listened_s:.1f} s; is it the right one, and its threshold reached?"
+        for name, count in zip(rig.channels, spikes, strict=True)
+        if not count
+    ]
+
+
+def _doubts(rig: EventRig, config: RigConfig) -> list[str]:
+    return [*config.warnings, *_frames(config.timing, rig.presenter.refresh_hz)]
+
+
+def _frames(timing: Timing, refresh_hz: float) -> list[str]:
     """Times that are no whole frames."""
     said = []
     for key in ("on_ms", "off_ms"):
-        frames = getattr(config.timing, key) / 1000 * refresh_hz
+        frames = getattr(timing, key) / 1000 * refresh_hz
         if abs(frames - round(frames)) > FRAMES:
             shown = np.ceil(frames)
             said.append(
-                f"[timing] {key}: {getattr(config.timing, key):g} ms are {frames:.2f} frames of a screen of {refresh_hz:g} Hz; "
+                f"[timing] {key}: {getattr(timing, key):g} ms are {frames:.2f} frames of a screen of {refresh_hz:g} Hz; "
                 f"they will be {shown:.0f}, {1000 * shown / refresh_hz:.1f} ms"
             )
     return said

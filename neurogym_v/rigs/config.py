@@ -30,6 +30,7 @@
     [policy]
     again = 2                          # how often a lost presentation is shown again
     patience_s = 1.0                   # how long a part may be silent
+    listen_s = 3.0                     # to the channels before the first image: a warning names those that do not fire
 
 Or, for a laboratory that shows and counts by itself, `[folder]` in place of acquisition, presenter, timing and window.
 `[subject]`, `[electrode]` and `[session]` describe the experiment; they go to exported files.
@@ -43,12 +44,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from neurogym_v.naming import check_parameters, nearest
 from neurogym_v.registry import DISPLAYS, PRESENTERS, acquisition_class, resolve
-from neurogym_v.rigs import Rig
+from neurogym_v.rigs import Rig, check
 from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.folder import Folder
 from neurogym_v.rigs.live import LiveNeuron
@@ -97,6 +99,8 @@ class Policy:
 
     again: int = 2
     patience_s: float = 1.0
+    listen_s: float = 3.0
+    """To the channels before the first image; 0: not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +199,15 @@ def load(path: Path) -> LiveNeuron:
     """The neuron behind a rig file. Until it is told otherwise (`LiveNeuron.keep`) its log stands beside that file."""
     config = read_rig(path)
     log = path.with_name(f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}.live.sqlite")
-    return LiveNeuron(build(config), log, again=config.policy.again, rig_file=config.text, measures=_measures(config))
+    rig = build(config)
+    return LiveNeuron(
+        rig,
+        log,
+        again=config.policy.again,
+        rig_file=config.text,
+        measures=_measures(config),
+        look=partial(check.warnings, rig, config),
+    )
 
 
 def _measures(config: RigConfig) -> str:
@@ -251,6 +263,8 @@ def _check_times(timing: Timing, window: Windows, policy: Policy) -> None:
             raise NeuroGymError(
                 f"[timing] {key}: expected milliseconds, {LEAST_MS:g} or more for on_ms, got {value:g} (seconds?)"
             )
+    if not 0 <= policy.listen_s <= 60:
+        raise NeuroGymError(f"[policy] listen_s: expected 0 to 60, got {policy.listen_s:g}")
     if timing.per_fixation < 1 or policy.again < 0 or not 0.05 <= policy.patience_s <= 60:
         raise NeuroGymError(
             f"expected per_fixation of 1 or more, again of 0 or more and patience_s of 0.05 to 60, got {timing.per_fixation}, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,12 +31,22 @@ class LiveNeuron(Neuron):
         again: how often a lost presentation may be shown again.
         rig_file: kept in the log.
         measures: what a count is (channels, windows, thresholds), as text: one session has the same to its end.
+        look: looks at the rig once it is open, before the first image; gives what the experimenter is to be warned of.
     """
 
-    def __init__(self, rig: Rig, log: Path, *, again: int = 2, rig_file: str = "", measures: str = "") -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        log: Path,
+        *,
+        again: int = 2,
+        rig_file: str = "",
+        measures: str = "",
+        look: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         if again < 0:
             raise NeuroGymError(f"again: expected 0 or more, got {again}")
-        self.rig, self.again, self.rig_file, self.measures = rig, again, rig_file, measures
+        self.rig, self.again, self.rig_file, self.measures, self._look = rig, again, rig_file, measures, look
         self._log_path, self._log = log, None  # type: Path, LiveLog | None
         self.sites = len(rig.channels)
         self.name = "live"
@@ -44,6 +55,11 @@ class LiveNeuron(Neuron):
         self.repeated = 0
         self.tally = Counter[str]()
         """Presentations of this process by why they were lost; "" are those that were answered."""
+        self.warn: Callable[[str], None] = lambda _: None
+        """Told what the log is told too: what is doubtful about the rig, before the first image."""
+        self.dead_s = deque[float](maxlen=1000)
+        """From the last outcome of each block to the first image of the next: the animal waits for the agent."""
+        self._answered_at: float | None = None
         self._opened = False
 
     @property
@@ -59,7 +75,7 @@ class LiveNeuron(Neuron):
         self._log_path, self._log = folder / FILE, None
 
     def open(self) -> None:
-        """Connect to every part of the rig.
+        """Connect to every part of the rig, and look at it.
 
         Raises:
             RigError: one is not there, or not what the rig file says.
@@ -67,6 +83,9 @@ class LiveNeuron(Neuron):
         if not self._opened:
             self.rig.open()
             self._opened = True
+            for warning in self._look():
+                self.log.note(f"warning: {warning}")
+                self.warn(warning)
 
     def close(self) -> None:
         self.rig.close()
@@ -104,6 +123,7 @@ class LiveNeuron(Neuron):
             shown[places] += 1
         self.presented += len(order)
         self.repeated += int(shown.sum()) - len(order)
+        self._answered_at = time.monotonic()
         return rates
 
     def _recover(self, rates: Rates, shown: NDArray[np.int_], images: Sequence[str]) -> NDArray[np.int_]:
@@ -148,6 +168,9 @@ class LiveNeuron(Neuron):
         asked = [Asked(first + i, int(order[place])) for i, place in enumerate(places)]
 
         def begun(numbers: Sequence[int]) -> None:
+            if self._answered_at is not None:
+                self.dead_s.append(time.monotonic() - self._answered_at)
+                self._answered_at = None
             self.log.begin([Begun(n, self.presented + place_of[n], digests[int(order[place_of[n]])]) for n in numbers])
 
         try:

@@ -55,6 +55,8 @@ class Logged:
     begun: Begun
     begun_at: str
     """UTC, ISO 8601."""
+    ended_at: str
+    """When its outcome was written; "": it has none yet."""
     outcome: Outcome
 
 
@@ -217,7 +219,7 @@ def read_log(path: Path) -> Kept:
 
 def _presentations(db: sqlite3.Connection, since: int = 0) -> list[Logged]:
     rows = db.execute(
-        "SELECT number, position, image, begun_at, lost, onset_s, late_frames, rates, counts, spike_s, channel"
+        "SELECT number, position, image, begun_at, ended_at, lost, onset_s, late_frames, rates, counts, spike_s, channel"
         " FROM presentation WHERE position >= ? ORDER BY number",
         (since,),
     ).fetchall()
@@ -225,7 +227,7 @@ def _presentations(db: sqlite3.Connection, since: int = 0) -> list[Logged]:
 
 
 def _logged(row: Sequence[Any]) -> Logged:
-    number, position, image, begun_at, lost, onset_s, late_frames, rates, counts, spike_s, channel = row
+    number, position, image, begun_at, ended_at, lost, onset_s, late_frames, rates, counts, spike_s, channel = row
     found = _array(rates, "<f8")
     outcome = Outcome(
         number=number,
@@ -237,7 +239,7 @@ def _logged(row: Sequence[Any]) -> Logged:
         spike_s=np.frombuffer(spike_s or b"", dtype="<f8"),
         channel=np.frombuffer(channel or b"", dtype="<i8").astype(np.intp),
     )
-    return Logged(Begun(number, position, image), begun_at, outcome)
+    return Logged(Begun(number, position, image), begun_at, ended_at or "", outcome)
 
 
 def _blob(array: NDArray[Any] | None, dtype: str) -> bytes | None:

@@ -42,11 +42,11 @@ class LiveView:
 
     def __init__(self, config: RunConfig, neuron: LiveNeuron, console: Console, gate: Gate) -> None:
         self.config, self.neuron, self.console, self.gate = config, neuron, console, gate
-        neuron.rig.gate = gate
+        neuron.rig.gate, neuron.warn = gate, self._warning
         self.watcher = Watcher(self._stage, self._round, self._agent_done, self._search)
         self._stage_name, self._natural, self._generator = "", None, None  # type: str, Natural | None, Generator | None
         self._means = deque[float](maxlen=ROUNDS)
-        self._spent, self._began, self._first = 0, time.monotonic(), neuron.presented
+        self._spent, self._began = 0, time.monotonic()
         self._pictures: RenderableType = Text("")
         self._live: Live | None = None
         self._over = threading.Event()
@@ -74,6 +74,9 @@ class LiveView:
         if self.gate.ending:
             raise KeyboardInterrupt
         self.gate.end()
+
+    def _warning(self, what: str) -> None:
+        self.console.print(f"warning: {what}", soft_wrap=True, highlight=False, markup=False)
 
     def _stage(self, name: str) -> None:
         self._stage_name, self._spent = name, 0
@@ -120,6 +123,8 @@ class LiveView:
             natural = self._natural
             said = f"best natural {natural.best.value:.1f}, spontaneous {natural.spontaneous.value:.1f} spikes/s"
             rows.add_row("references", said)
+        if self.neuron.dead_s:
+            rows.add_row("between rounds", f"{np.median(self.neuron.dead_s):.2f} s without an image")
         rows.add_row("shown", f"{shown}, of which {self._lost()} lost")
         for why, count in tally.most_common():
             if why:

@@ -64,7 +64,7 @@ def check_address(user: str, address: str, *, keys: bool) -> None:
     if not keys and not _is_loopback(match[1].strip("[]")):
         raise NeuroGymError(
             f"{user}: expected keys for {address}, which other machines can reach, got none; make them with "
-            "neurogym_v.rigs.displays.keys.make_keys(folder), or use tcp://127.0.0.1:PORT through an ssh tunnel"
+            "`neurogym-v rig keys FOLDER`, or use tcp://127.0.0.1:PORT through an ssh tunnel"
         )
 
 

@@ -138,6 +138,7 @@ class VirtualRig:
         lines = ["[acquisition]", f'kind = "{config.transport}"', f"channels = {_toml(list(self.channels))}"]
         lines += [f"{key} = {_toml(value)}" for key, value in self.source.settings.items()]
         lines += ["", "[presenter]", 'kind = "remote"', f'address = "{self.display.address}"']
+        lines += ["", "[policy]", f"listen_s = {min(60.0, 3.0 / config.pace):g}"]
         lines += ["", "[window]", f"response_ms = {_toml([round(1000 * s, 3) for s in window.response_s])}"]
         return "\n".join(lines) + "\n"
 
