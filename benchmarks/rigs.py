@@ -32,17 +32,21 @@ from rich.table import Table
 
 from neurogym_v.files import write_json
 from neurogym_v.registry import SOURCES, load_generator, make_agent
-from neurogym_v.rigs import RigError
+from neurogym_v.rigs import Outcome, RigError
 from neurogym_v.rigs.config import load
 from neurogym_v.rigs.log import FILE, LiveLog, Logged
-from neurogym_v.rigs.virtual.mischief import FAULTS
+from neurogym_v.rigs.virtual.config import FOLDER
+from neurogym_v.rigs.virtual.mischief import ANSWERS, FAULTS
 from neurogym_v.session import Session
 from neurogym_v.types import Feedback, LoopSpec, NeuroGymError
 
+TRANSPORTS = (*sorted(SOURCES), FOLDER)
 BATCH = 40
 RIG_LOG = "rig.jsonl"
 RARER = {"delay": 20, "burst": 10}
 """Faults that touch many messages each time happen so many times more seldom."""
+BLOCKS = 4
+"""From one misdeed to the next, of those that answer a block at once: in a folder."""
 READY_S = 60.0
 """For a rig's process to be there: on a busy machine its imports take a while."""
 
@@ -80,7 +84,7 @@ def served(transport: str, fault: str, *, pace: float, folder: Path, every: int 
         NeuroGymError: it did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    every *= RARER.get(fault, 1)
+    every = BLOCKS if transport == FOLDER else every * RARER.get(fault, 1)
     command = [sys.executable, "-m", "neurogym_v.cli", "rig", "serve", "--transport", transport, "--neuron", "gabor"]
     command += ["--sites", "0", "1", "2", "--noise", "modulated:0.15+lost:0.05", "--pace", str(pace)]
     command += [
@@ -94,6 +98,7 @@ def served(transport: str, fault: str, *, pace: float, folder: Path, every: int 
         str(every),
     ]
     command += ["--fault", fault] if fault else []
+    command += ["--folder", str(folder / "handoff")]
     with (folder / "serve.log").open("w") as said:
         rig = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
@@ -124,6 +129,11 @@ def session(transport: str, fault: str, *, presentations: int, pace: float, fold
     return _compared(transport, fault, logged, folder / RIG_LOG, stopped, stopped_s, wall_s)
 
 
+def faults_of(transport: str) -> tuple[str, ...]:
+    """What can go wrong there."""
+    return ANSWERS if transport == FOLDER else FAULTS
+
+
 def _search(folder: Path, presentations: int) -> None:
     """A search of CMA-ES on the rig."""
     neuron, generator = load(folder / "rig.toml"), load_generator("natural64", device="cpu")
@@ -147,12 +157,8 @@ def _compared(
 ) -> Verdict:
     lines = [json.loads(line) for line in rig_log.read_text().splitlines()] if rig_log.exists() else []
     truth = {line["number"]: line for line in lines if "number" in line}
-    answered = [p for p in logged if p.outcome.counts is not None]
-    wrong = [
-        p.begun.number
-        for p in answered
-        if p.begun.number in truth and not np.array_equal(p.outcome.counts, truth[p.begun.number]["counts"])  # type: ignore[arg-type]
-    ]
+    answered = [p for p in logged if p.outcome.rates is not None]
+    wrong = [p.begun.number for p in answered if p.begun.number in truth and _differs(p.outcome, truth[p.begun.number])]
     wrong += [p.begun.number for p in answered if truth.get(p.begun.number, {}).get("broken")]
     reasons: dict[str, int] = {}
     for p in logged:
@@ -176,6 +182,12 @@ def _compared(
     )
 
 
+def _differs(outcome: Outcome, truth: Mapping[str, Any]) -> bool:
+    """From what the rig knows: counts, or the rates that it answered with."""
+    found, true = (outcome.counts, truth["counts"]) if "counts" in truth else (outcome.rates, truth["rates"])
+    return found is None or not np.array_equal(found, true)
+
+
 def _wait_for(file: Path, process: subprocess.Popen[Any], log: Path) -> None:
     until = time.monotonic() + READY_S
     while not file.exists():
@@ -186,14 +198,21 @@ def _wait_for(file: Path, process: subprocess.Popen[Any], log: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--transport", nargs="+", choices=sorted(SOURCES), default=sorted(SOURCES))
-    parser.add_argument("--fault", nargs="+", choices=("none", *FAULTS), default=("none", *FAULTS))
+    parser.add_argument("--transport", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
+    parser.add_argument(
+        "--fault", nargs="+", choices=("none", *dict.fromkeys((*FAULTS, *ANSWERS))), help="[all of a transport]"
+    )
     parser.add_argument("--presentations", type=int, default=1000)
     parser.add_argument("--pace", type=float, default=20.0, help="seconds of the rig's time in a second [%(default)g]")
     parser.add_argument("--every", type=int, default=97, help="messages from one misdeed to the next [%(default)s]")
     parser.add_argument("--out", type=Path, help="folder for the logs of all sessions, and verdicts.json [none is kept]")
     chosen = parser.parse_args(arguments)
-    cells = [(transport, "" if fault == "none" else fault) for transport in chosen.transport for fault in chosen.fault]
+    cells = [
+        (transport, fault.replace("none", ""))
+        for transport in chosen.transport
+        for fault in chosen.fault or ("none", *faults_of(transport))
+        if fault in ("none", *faults_of(transport))
+    ]
     table = Table(box=box.SIMPLE_HEAD)
     for heading in (
         "transport",

@@ -16,7 +16,8 @@ from neurogym_v.noise import with_noise
 from neurogym_v.registry import make_agent
 from neurogym_v.rigs import RigError
 from neurogym_v.rigs.config import load
-from neurogym_v.rigs.virtual.rig import VirtualConfig, VirtualRig
+from neurogym_v.rigs.virtual.config import VirtualConfig
+from neurogym_v.rigs.virtual.rig import VirtualRig
 from neurogym_v.session import Session
 from neurogym_v.types import Feedback, LoopSpec
 from tests.conftest import Cosines

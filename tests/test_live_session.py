@@ -24,7 +24,8 @@ from neurogym_v.rigs.config import load
 from neurogym_v.rigs.gate import Gate
 from neurogym_v.rigs.log import FILE, LiveLog
 from neurogym_v.rigs.view import LiveView
-from neurogym_v.rigs.virtual.rig import VirtualConfig, VirtualRig
+from neurogym_v.rigs.virtual.config import VirtualConfig
+from neurogym_v.rigs.virtual.rig import VirtualRig
 from neurogym_v.types import Feedback
 
 pytest.importorskip("zmq", reason="pyzmq is not installed: pip install 'neurogym-v[live]'")

@@ -16,8 +16,9 @@ from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.rigs import NO_NUMBER
 from neurogym_v.rigs.virtual import Stretch
+from neurogym_v.rigs.virtual.config import VirtualConfig
 from neurogym_v.rigs.virtual.mischief import BURST, FAULTS, MESSAGES, Mischief, Misdeed
-from neurogym_v.rigs.virtual.rig import VirtualConfig, VirtualRig
+from neurogym_v.rigs.virtual.rig import VirtualRig
 from neurogym_v.rigs.virtual.screen import VirtualScreen
 from neurogym_v.rigs.virtual.world import World
 from neurogym_v.rigs.window import Window

@@ -17,7 +17,8 @@ from neurogym_v.registry import SOURCES
 from neurogym_v.rigs.config import build, display, read_rig
 from neurogym_v.rigs.displays.server import DisplayServer
 from neurogym_v.rigs.event_rig import EventRig
-from neurogym_v.rigs.virtual.mischief import FAULTS
+from neurogym_v.rigs.virtual.config import FOLDER, HANDOFF, VirtualConfig
+from neurogym_v.rigs.virtual.mischief import ANSWERS, FAULTS
 from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 
@@ -65,7 +66,8 @@ def _add_serve(parts: Any) -> None:
         "photodiode edges and broken fixations. Writes the rig file that a session needs, and a log of what it ought to find.",
         epilog="example: neurogym-v rig serve --transport open_ephys --neuron v4 --sites 5 17 --noise session --fault drop",
     )
-    serve.add_argument("--transport", choices=sorted(SOURCES), default="intan", help="whose wire format to speak [%(default)s]")
+    serve.add_argument("--transport", choices=[*sorted(SOURCES), FOLDER], default="intan", help="whose wire format to "
+                       "speak, or files in a folder [%(default)s]")  # fmt: skip
     serve.add_argument("--neuron", default="v4", help="name or weights file [%(default)s]")
     serve.add_argument("--sites", type=int, nargs="+", default=(), metavar="N", help="of the neuron, that are recorded [all]")
     serve.add_argument("--noise", default="poisson", metavar="EFFECT[:NUMBER]+...", help="of a session; a lost "
@@ -73,11 +75,14 @@ def _add_serve(parts: Any) -> None:
     serve.add_argument("--window-ms", type=float, nargs=2, default=(70.0, 170.0), metavar=("START", "END"), help="after "
                        "the onset, in which the neuron's rates are meant [70 170]")  # fmt: skip
     serve.add_argument("--pace", type=float, default=1.0, help="seconds of the rig's time in a second [%(default)g]")
-    serve.add_argument("--fault", choices=FAULTS, default="", help="let something go wrong [nothing]")
-    serve.add_argument("--every", type=int, default=100, help="messages from one misdeed to the next [%(default)s]")
-    serve.add_argument("--after", type=int, default=50, help="messages before the first misdeed [%(default)s]")
+    serve.add_argument("--fault", choices=tuple(dict.fromkeys((*FAULTS, *ANSWERS))), default="", help="let something go "
+                       f"wrong; with a folder: {', '.join(ANSWERS)} [nothing]")  # fmt: skip
+    serve.add_argument("--every", type=int, help="messages, or blocks of a folder, from one misdeed to the next [100, or 4]")
+    serve.add_argument("--after", type=int, help="messages, or blocks, before the first misdeed [50, or 2]")
     serve.add_argument("--seed", type=int, default=0, help="[%(default)s]")
     serve.add_argument("--display-port", type=int, default=0, help="[a free one]")
+    serve.add_argument("--folder", type=Path, default=HANDOFF, help="where images and answers are exchanged, with "
+                       "--transport folder [%(default)s]")  # fmt: skip
     serve.add_argument("--rig-file", type=Path, default=Path(RIG_FILE), metavar="FILE", help="written for sessions to "
                        "connect with [%(default)s]")  # fmt: skip
     serve.add_argument("--log", type=Path, metavar="FILE", help="one line of JSON a presentation: what a reader ought to find")
@@ -85,24 +90,27 @@ def _add_serve(parts: Any) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    from neurogym_v.rigs.virtual.rig import VirtualConfig, VirtualRig
+    from neurogym_v.rigs.virtual.laboratory import VirtualLaboratory
+    from neurogym_v.rigs.virtual.rig import VirtualRig
 
     if chosen.pace <= 0:
         raise NeuroGymError(f"pace: expected more than 0, got {chosen.pace:g}")
-    start_ms, end_ms = chosen.window_ms
+    (start_ms, end_ms), in_folder = chosen.window_ms, chosen.transport == FOLDER
     config = VirtualConfig(
         transport=chosen.transport,
         sites=tuple(chosen.sites),
         window=Window(response_s=(start_ms / 1000, end_ms / 1000)),
         pace=chosen.pace,
         fault=chosen.fault,
-        every=chosen.every,
-        after=chosen.after,
+        every=chosen.every or (4 if in_folder else 100),
+        after=(2 if in_folder else 50) if chosen.after is None else chosen.after,
         seed=chosen.seed,
         display_port=chosen.display_port,
+        folder=chosen.folder,
         log=chosen.log,
     )
-    rig, console = VirtualRig(simulate(chosen.neuron, noise=chosen.noise), config), Console()
+    made = VirtualLaboratory if in_folder else VirtualRig
+    rig, console = made(simulate(chosen.neuron, noise=chosen.noise), config), Console()
     try:
         rig.open()
         write_whole(chosen.rig_file, lambda file: file.write(rig.rig_file.encode()))

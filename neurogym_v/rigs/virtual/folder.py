@@ -14,9 +14,7 @@ from PIL import Image
 
 from neurogym_v.naming import nearest
 from neurogym_v.rigs.folder_files import NAMES, RESPONSES, write_h5, write_mat
-
-FAULTS = ("half", "ids", "rows", "v5", "late", "never")
-"""Written in place with a pause in the middle; names of other images; without the last row; without -v7.3; late; never."""
+from neurogym_v.rigs.virtual.mischief import ANSWERS
 
 Respond = Callable[[NDArray[np.uint8], Sequence[int]], NDArray[np.float64]]
 """(n, 3, s, s) images and the numbers of their presentations -> (n, channels) rates; NaN: lost."""
@@ -28,8 +26,10 @@ class FolderRig:
     Args:
         channels: sites.
         answers: `mat` or `h5`.
-        fault: one of FAULTS.
-        at: to which of the blocks that it answers, counted from 0, the fault happens.
+        fault: one of `mischief.ANSWERS`.
+        at: to which of the blocks that it answers, counted from 0, the fault happens first.
+        every: to which after it; 0: to no other.
+        told: called with each fault and its block.
         pause_s: for which it is late, or stops in the middle.
 
     Raises:
@@ -45,16 +45,18 @@ class FolderRig:
         answers: str = "mat",
         fault: str = "",
         at: int = 0,
+        every: int = 0,
+        told: Callable[[str, int], None] = lambda _fault, _block: None,
         pause_s: float = 0.2,
         poll_s: float = 0.005,
         prefix: str = "block",
     ) -> None:
-        if fault and fault not in FAULTS:
-            raise nearest("fault of a folder", fault, FAULTS)
+        if fault and fault not in ANSWERS:
+            raise nearest("fault of a folder", fault, ANSWERS)
         if answers not in ("mat", "h5"):
             raise nearest("answers of a folder", answers, ("mat", "h5"))
         self.path, self.channels, self.respond, self.answers = path, tuple(channels), respond, answers
-        self.fault, self.at, self.pause_s, self.poll_s = fault, at, pause_s, poll_s
+        self.fault, self.at, self.every, self.told, self.pause_s, self.poll_s = fault, at, every, told, pause_s, poll_s
         self.log: list[tuple[int, int, NDArray[np.float64]]] = []
         """Block, presentation and (channels,) rates of all that it was shown, also of what it then told wrongly."""
         self.failure: BaseException | None = None
@@ -102,7 +104,10 @@ class FolderRig:
             return
         numbers = [int(found[2]) for name in names if (found := self._image.fullmatch(name))]
         rates = np.asarray(self.respond(images.transpose(0, 3, 1, 2), numbers), dtype=float)
-        fault = self.fault if len(self._done) == self.at else ""
+        past = len(self._done) - self.at
+        fault = self.fault if past == 0 or (past > 0 and self.every and past % self.every == 0) else ""
+        if fault:
+            self.told(fault, block)
         self._done.add(block)
         self.log += [(block, number, row) for number, row in zip(numbers, rates, strict=True)]
         if fault == "never" or (fault == "late" and self._stop.wait(self.pause_s)):

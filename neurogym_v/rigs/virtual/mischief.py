@@ -22,6 +22,9 @@ STREAMS = ("stall", "die")
 """Faults of the whole stream: it falls silent for good, or its sockets close."""
 WORLDS = ("drift", "channels", "no_edges", "extra_edges")
 """Faults that are none of the messages': clocks run apart, names are wrong, the photodiode is unplugged or flickers."""
+ANSWERS = ("half", "ids", "rows", "v5", "late", "never")
+"""Faults of answers in a folder: written in place with a pause in the middle; with the names of other images; without the last
+row; saved without -v7.3; late; never."""
 FAULTS = (*MESSAGES, *STREAMS, *WORLDS)
 BURST = 50
 DELAY_S = 0.3

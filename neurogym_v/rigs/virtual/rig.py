@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from neurogym_v.naming import nearest
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.registry import SOURCES, resolve
 from neurogym_v.rigs.displays.server import DisplayServer
 from neurogym_v.rigs.virtual import Source
-from neurogym_v.rigs.virtual.mischief import FAULTS, WORLDS, Mischief
+from neurogym_v.rigs.virtual.config import VirtualConfig, toml
+from neurogym_v.rigs.virtual.mischief import WORLDS, Mischief
 from neurogym_v.rigs.virtual.screen import VirtualScreen
 from neurogym_v.rigs.virtual.world import World
-from neurogym_v.rigs.window import Window
-from neurogym_v.types import NeuroGymError
 
 TICK_S = 0.004
 """From one stretch of the stream to the next."""
@@ -26,39 +22,6 @@ DRIFT = 5e-5
 """Of the clocks with the fault `drift`: as of two bad quartzes."""
 EXTRA_EDGES = 2.0
 """A second, with the fault `extra_edges`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VirtualConfig:
-    """What a virtual rig is."""
-
-    transport: str = "intan"
-    """Of registry.SOURCES."""
-    sites: tuple[int, ...] = ()
-    """Of the neuron, that are recorded; empty: all."""
-    channels: tuple[str, ...] = ()
-    """Their names; empty: A-000, A-001, ..."""
-    window: Window = field(default_factory=Window)
-    sample_rate: int = 20000
-    """Hz"""
-    pace: float = 1.0
-    """Seconds of the rig's time in a second: a rehearsal may run faster than an animal."""
-    fault: str = ""
-    every: int = 100
-    """Messages from one misdeed to the next."""
-    after: int = 50
-    """Messages before the first misdeed, from the first image on; or images, for what is no fault of messages."""
-    seed: int = 0
-    display_port: int = 0
-    """0: a free one."""
-    log: Path | None = None
-    """For what a reader ought to find, one line of JSON a presentation."""
-
-    def __post_init__(self) -> None:
-        if self.fault and self.fault not in FAULTS:
-            raise nearest("fault of a rig", self.fault, FAULTS)
-        if self.transport not in SOURCES:
-            raise nearest("transport", self.transport, SOURCES)
 
 
 class VirtualRig:
@@ -71,12 +34,7 @@ class VirtualRig:
 
     def __init__(self, neuron: SimulatedNeuron, config: VirtualConfig, **ports: Any) -> None:
         self.config = config
-        sites = config.sites or tuple(range(neuron.sites))
-        if not set(sites) <= set(range(neuron.sites)) or len(set(sites)) < len(sites):
-            raise NeuroGymError(f"sites: expected some of 0 to {neuron.sites - 1}, each once, got {', '.join(map(str, sites))}")
-        self.channels = config.channels or tuple(f"A-{site:03d}" for site in sites)
-        if len(self.channels) != len(sites):
-            raise NeuroGymError(f"channels: expected {len(sites)} names, one a site, got {len(self.channels)}")
+        sites, self.channels = config.recorded(neuron)
         self.world = World(
             neuron,
             self.channels,
@@ -135,11 +93,11 @@ class VirtualRig:
     def rig_file(self) -> str:
         """TOML: what `live` must be given to be connected to it."""
         config, window = self.config, self.config.window
-        lines = ["[acquisition]", f'kind = "{config.transport}"', f"channels = {_toml(list(self.channels))}"]
-        lines += [f"{key} = {_toml(value)}" for key, value in self.source.settings.items()]
+        lines = ["[acquisition]", f'kind = "{config.transport}"', f"channels = {toml(list(self.channels))}"]
+        lines += [f"{key} = {toml(value)}" for key, value in self.source.settings.items()]
         lines += ["", "[presenter]", 'kind = "remote"', f'address = "{self.display.address}"']
         lines += ["", "[policy]", f"listen_s = {min(60.0, 3.0 / config.pace):g}"]
-        lines += ["", "[window]", f"response_ms = {_toml([round(1000 * s, 3) for s in window.response_s])}"]
+        lines += ["", "[window]", f"response_ms = {toml([round(1000 * s, 3) for s in window.response_s])}"]
         return "\n".join(lines) + "\n"
 
     def _guarded(self, run: Callable[[], None]) -> None:
@@ -155,14 +113,3 @@ class VirtualRig:
 
     def _present(self) -> None:
         self.display.serve(self._stop)
-
-
-def _toml(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case list() | tuple():
-            return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return str(value)
