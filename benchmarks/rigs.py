@@ -40,7 +40,9 @@ from neurogym_v.rigs.virtual.mischief import ANSWERS, FAULTS
 from neurogym_v.session import Session
 from neurogym_v.types import Feedback, LoopSpec, NeuroGymError
 
-TRANSPORTS = (*sorted(SOURCES), FOLDER)
+STREAMS = (*sorted(SOURCES), "intan:threshold")
+"""Transports in time; after a colon, what [acquisition] says of `detect`."""
+TRANSPORTS = (*STREAMS, FOLDER)
 BATCH = 40
 RIG_LOG = "rig.jsonl"
 RARER = {"delay": 20, "burst": 10}
@@ -85,6 +87,7 @@ def served(transport: str, fault: str, *, pace: float, folder: Path, every: int 
     """
     folder.mkdir(parents=True, exist_ok=True)
     every = BLOCKS if transport == FOLDER else every * RARER.get(fault, 1)
+    transport, _, detect = transport.partition(":")
     command = [sys.executable, "-m", "neurogym_v.cli", "rig", "serve", "--transport", transport, "--neuron", "gabor"]
     command += ["--sites", "0", "1", "2", "--noise", "modulated:0.15+lost:0.05", "--pace", str(pace)]
     command += [
@@ -103,6 +106,9 @@ def served(transport: str, fault: str, *, pace: float, folder: Path, every: int 
         rig = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         _wait_for(folder / "rig.toml", rig, folder / "serve.log")
+        if detect:
+            rig_file = folder / "rig.toml"
+            rig_file.write_text(rig_file.read_text().replace("[acquisition]\n", f'[acquisition]\ndetect = "{detect}"\n'))
         yield folder / "rig.toml"
     finally:
         rig.terminate()
@@ -229,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[Verdict] = []
     with tempfile.TemporaryDirectory() as temporary:
         for transport, fault in track(cells, "sessions"):
-            folder = (chosen.out or Path(temporary)) / f"{transport}-{fault or 'none'}"
+            folder = (chosen.out or Path(temporary)) / f"{transport.replace(':', '-')}-{fault or 'none'}"
             v = session(
                 transport, fault, presentations=chosen.presentations, pace=chosen.pace, folder=folder, every=chosen.every
             )

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from neurogym_v.benchmarks.rigs import BATCH, served
+from neurogym_v.benchmarks.rigs import BATCH, STREAMS, served
 from neurogym_v.journal import Journal
-from neurogym_v.registry import SOURCES, load_generator
+from neurogym_v.registry import load_generator
 from neurogym_v.rigs import Fixation, Presenter, Reports
 from neurogym_v.rigs.config import load
 from neurogym_v.rigs.event_rig import EventRig
@@ -78,7 +78,7 @@ def measure(transport: str, rounds: int, pace: float, folder: Path) -> tuple[np.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--transport", nargs="+", choices=sorted(SOURCES), default=sorted(SOURCES))
+    parser.add_argument("--transport", nargs="+", choices=STREAMS, default=STREAMS)
     parser.add_argument("--rounds", type=int, default=100, help=f"of {BATCH} images [%(default)s]")
     parser.add_argument("--pace", type=float, default=20.0, help="seconds of the rig's time in a second [%(default)g]")
     chosen = parser.parse_args(arguments)
