@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -289,31 +288,7 @@ def test_a_server_shows_images_in_a_window() -> None:
 
 
 def test_without_psychopy_it_is_said_how_to_get_it() -> None:
-    if shutil.which("psychopy"):
+    if find_spec("psychopy"):
         pytest.skip("PsychoPy is installed")
     with pytest.raises(NeuroGymError, match=r"display psychopy: expected the package psychopy, got: .*pip install"):
         PsychoPyWindow(**SETUP).open()
-
-
-XVFB = shutil.which("Xvfb")
-
-
-@pytest.mark.skipif(not XVFB, reason="Xvfb is not installed")
-def test_pixels_on_an_x_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on the dummy screen; its frames mean nothing, so they are not measured."""
-    with subprocess.Popen(
-        [XVFB or "", "-displayfd", "1", "-screen", "0", "1024x768x24"], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout
-        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
-        monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
-        monkeypatch.setattr(PygameWindow, "_measured", lambda _: 100.0)
-        window = opened()
-        image = noise(102)
-        window.load(["a"], image[None])
-        window.flip("a", patch=True, at_s=0.0, number=0)
-        x, y = window.image_at
-        np.testing.assert_array_equal(surface()[y : y + 102, x : x + 102], image.transpose(1, 2, 0))
-        assert (surface()[-1, -1] == 255).all()
-        window.close()
-        server.terminate()

@@ -1,7 +1,8 @@
 """A window with PsychoPy (https://psychopy.org/api/visual), for laboratories whose screens are set up with it.
 
-Written against its documentation (`visual.Window`, `ImageStim`, `Rect`, `Circle`). It weighs 1.4 GB and is not among the
-packages that this is tested with: look at a frame or two, and at the photodiode, before you rely on it.
+It weighs 1.4 GB and is not installed with the other packages for tests. With PsychoPy 2026.2.5 on an X server without a screen,
+images, patch, dot and grey were those asked for, pixel by pixel (tests/test_rig_x_server.py): look at the photodiode before you
+rely on it.
 """
 
 from __future__ import annotations
