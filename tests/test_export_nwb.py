@@ -203,6 +203,21 @@ def test_the_file_is_a_recording_again(files: dict[str, Path], capsys: pytest.Ca
         np.testing.assert_allclose(found[np.isfinite(found).all(axis=1)], 10 * counts)
 
 
+def test_a_simulated_file_is_a_recording_too(files: dict[str, Path]) -> None:
+    """Without spikes to count, the trials' rates are taken."""
+    read = recording.read(files["simulated"])
+    with opened(files["simulated"]) as file:
+        images = [np.asarray(image.data) for image in file.stimulus_template["images"].order_of_images.data[:]]
+        trials = {name: np.asarray(file.trials[name][:]) for name in ("image_index", "rates", "valid")}
+    shown = [at for at in range(len(images)) if (trials["valid"] & (trials["image_index"] == at)).any()]
+    assert np.array_equal(read.images.permute(0, 2, 3, 1).numpy(), np.stack([images[at] for at in shown]))
+    assert any("column rates" in note for note in read.left_out)
+    for place, at in enumerate(shown):
+        found = read.trials[place].T
+        rates = trials["rates"][trials["valid"] & (trials["image_index"] == at)]
+        np.testing.assert_array_equal(found[np.isfinite(found).all(axis=1)], rates)
+
+
 @pytest.mark.parametrize("name", ["live", "simulated"])
 def test_nwb_inspector_finds_nothing_that_matters(files: dict[str, Path], name: str) -> None:
     inspector = pytest.importorskip("nwbinspector", reason="nwbinspector absent: pip install nwbinspector")

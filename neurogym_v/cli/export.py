@@ -25,8 +25,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="write a run to an NWB file",
-        description="Write a run to one NWB 2 file (Neurodata Without Borders), which SpikeInterface, Neo (with --neo) and, of "
-        "a live run, `neurogym-v fit` read. In it are a row for every presentation, lost ones included (trials), every "
+        description="Write a run to one NWB 2 file (Neurodata Without Borders), which SpikeInterface, Neo (with --neo) and "
+        "`neurogym-v fit` read. In it are a row for every presentation, lost ones included (trials), every "
         "distinct image pixel for pixel (stimulus templates), every latent, and what the run was started with; of a live run "
         "also its channels (electrodes) and all spikes in the windows around the onsets that were kept (units), on the "
         "acquisition's clock. A run that was stopped, or still goes on, is written as far as it is.",

@@ -1,4 +1,5 @@
-"""Recordings in NWB 2 files: the images among their stimuli, and the spikes of every unit after each came on, counted.
+"""Recordings in NWB 2 files: the images among their stimuli, and the spikes of every unit after each came on, counted; or, in
+a file without units, the rates in a column of its trials.
 
 Source: the NWB schema, https://nwb-schema.readthedocs.io.
 """
@@ -28,6 +29,8 @@ POSITIONS = ("image_index", "stimulus_index")
 NAMES = ("image_id", "image", "stimulus_name")
 """Columns of trials that name the image, or give the number in its name."""
 ONSETS = ("stimulus_onset", "onset_time", "start_time")
+RATES = "rates"
+"""Column of trials with (sites,) spikes/s each, for files without units: of simulations, or of rigs that tell rates alone."""
 LOST = {"lost": True, "aborted": True, "valid": False}
 """Columns of trials, and what they hold where a trial is of no use."""
 
@@ -66,6 +69,8 @@ class _Session:
     """(presentations,) s"""
     spikes: tuple[Array, ...]
     """Sorted times of each unit, s."""
+    rates: Array | None
+    """(presentations, sites) spikes/s, where there are no units."""
     observed: tuple[Array, ...] | None
     """(intervals, 2) s in which each unit was recorded; None where the file does not say."""
     units: tuple[str, ...]
@@ -73,7 +78,8 @@ class _Session:
 
 
 def read(path: Path, *, window_s: float) -> tuple[Frames, Responses]:
-    """The images of a file, and single trials of every unit: spikes from 70 ms after an onset, for `window_s`.
+    """The images of a file, and single trials of every unit: spikes from 70 ms after an onset, for `window_s`; or rates as they
+    are there, which are taken for those of such a window.
 
     A trial outside of a unit's `obs_intervals` is no trial of that unit.
 
@@ -81,15 +87,12 @@ def read(path: Path, *, window_s: float) -> tuple[Frames, Responses]:
         NeuroGymError: pynwb is missing, the file is damaged, it lacks images, trials or units, or a trial points to no image.
     """
     session = _open(path)
-    start = session.onsets + LATENCY_S
-    rates = np.empty((len(start), len(session.spikes)))
-    for unit, times in enumerate(session.spikes):
-        rates[:, unit] = (np.searchsorted(times, start + window_s) - np.searchsorted(times, start)) / window_s
-    for unit, intervals in enumerate(session.observed or ()):
-        inside = (intervals[:, 0] <= start[:, None]) & (start[:, None] + window_s <= intervals[:, 1])
-        rates[~inside.any(axis=1), unit] = np.nan
+    if session.rates is None:
+        rates = _counted(session, window_s)
+        window = f"Spikes were counted from {1000 * LATENCY_S:.0f} to {1000 * (LATENCY_S + window_s):.0f} ms after onset."
+    else:
+        rates, window = session.rates, f"There are no units: rates are those of the trials' column {RATES}."
     trials = table.by_image(rates, session.which, len(session.frames.names))
-    window = f"Spikes were counted from {1000 * LATENCY_S:.0f} to {1000 * (LATENCY_S + window_s):.0f} ms after onset."
     return session.frames, Responses(
         rates=mean_trial(trials),
         trials=trials,
@@ -98,6 +101,18 @@ def read(path: Path, *, window_s: float) -> tuple[Frames, Responses]:
         window_s=window_s,
         notes=(window, *session.notes),
     )
+
+
+def _counted(session: _Session, window_s: float) -> Array:
+    """(presentations, units) spikes/s."""
+    start = session.onsets + LATENCY_S
+    rates = np.empty((len(start), len(session.spikes)))
+    for unit, times in enumerate(session.spikes):
+        rates[:, unit] = (np.searchsorted(times, start + window_s) - np.searchsorted(times, start)) / window_s
+    for unit, intervals in enumerate(session.observed or ()):
+        inside = (intervals[:, 0] <= start[:, None]) & (start[:, None] + window_s <= intervals[:, 1])
+        rates[~inside.any(axis=1), unit] = np.nan
+    return rates
 
 
 def _open(path: Path) -> _Session:
@@ -120,25 +135,30 @@ def _open(path: Path) -> _Session:
 
 
 def _take(path: Path, file: Any) -> _Session:
-    units = file.units
-    if units is None or len(units) == 0 or "spike_times" not in units.colnames:
-        raise NeuroGymError(f"{path}: expected units with spike times, found none")
-    every = range(len(units))
-    observed = "obs_intervals" in units.colnames
-    frames, which, onsets, notes = _presentations(path, file)
-    return _Session(
-        frames=frames,
-        which=which,
-        onsets=onsets,
-        spikes=tuple(np.sort(np.asarray(units.get_unit_spike_times(at), dtype=np.float64)) for at in every),
-        observed=tuple(np.asarray(units.get_unit_obs_intervals(at)).reshape(-1, 2) for at in every) if observed else None,
-        units=tuple(str(name) for name in units.id[:]),
-        notes=notes,
-    )
+    units = file.units if file.units is not None and "spike_times" in file.units.colnames and len(file.units) else None
+    frames, which, onsets, rates, notes = _presentations(path, file)
+    if units is not None:
+        every = range(len(units))
+        observed = [units.get_unit_obs_intervals(at) for at in every] if "obs_intervals" in units.colnames else None
+        return _Session(
+            frames=frames,
+            which=which,
+            onsets=onsets,
+            spikes=tuple(np.sort(np.asarray(units.get_unit_spike_times(at), dtype=np.float64)) for at in every),
+            rates=None,
+            observed=None if observed is None else tuple(np.asarray(intervals).reshape(-1, 2) for intervals in observed),
+            units=tuple(str(name) for name in units.id[:]),
+            notes=notes,
+        )
+    if rates is None:
+        raise NeuroGymError(f"{path}: expected units with spike times, or trials with a column {RATES}, found neither")
+    sites = tuple(map(str, range(rates.shape[1])))
+    return _Session(frames, which, onsets, spikes=(), rates=rates, observed=None, units=sites, notes=notes)
 
 
-def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Array, tuple[str, ...]]:
-    """The images, which of them came on when, and what was left out: by a table of trials, else by an IndexSeries."""
+def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Array, Array | None, tuple[str, ...]]:
+    """The images, which of them came on when, rates that are told with them, and what was left out: by a table of trials, else
+    by an IndexSeries."""
     stimuli = [*file.stimulus_template.values(), *file.stimulus.values()]
     tables = [each for each in (file.trials, *file.intervals.values()) if each is not None]
     for trials in tables:
@@ -151,7 +171,10 @@ def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Arr
         values = np.asarray(trials[column][:], dtype=object)[kept]
         lost = f"{(~kept).sum()} of {len(kept)} trials left out: marked as lost, or without an onset."
         which = _which(path, list(values), frames.names, counted=column in POSITIONS)
-        return frames, which, onsets[kept], () if kept.all() else (lost,)
+        rates = np.asarray(trials[RATES][:], dtype=np.float64)[kept] if RATES in trials.colnames else None
+        if rates is not None and rates.ndim != 2:
+            rates = rates.reshape(len(rates), -1)
+        return frames, which, onsets[kept], rates, () if kept.all() else (lost,)
     series = [each for each in stimuli if each.neurodata_type == "IndexSeries"]
     if len(series) != 1:
         columns = ", ".join(POSITIONS + NAMES)
@@ -164,7 +187,7 @@ def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Arr
     which = _which(path, list(shown.data[:]), frames.names, counted=True)
     clocked = shown.timestamps is None
     onsets = shown.starting_time + np.arange(len(which)) / shown.rate if clocked else np.asarray(shown.timestamps[:])
-    return frames, which, onsets.astype(np.float64), ()
+    return frames, which, onsets.astype(np.float64), None, ()
 
 
 def _container(path: Path, stimuli: Sequence[Any]) -> Any:
