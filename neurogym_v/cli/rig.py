@@ -102,7 +102,7 @@ def _serve(chosen: argparse.Namespace) -> int:
         window=Window(response_s=(start_ms / 1000, end_ms / 1000)),
         pace=chosen.pace,
         fault=chosen.fault,
-        every=chosen.every or (4 if in_folder else 100),
+        every=(4 if in_folder else 100) if chosen.every is None else chosen.every,
         after=(2 if in_folder else 50) if chosen.after is None else chosen.after,
         seed=chosen.seed,
         display_port=chosen.display_port,
