@@ -33,7 +33,7 @@ from rich.table import Table
 from neurogym_v.files import write_json
 from neurogym_v.registry import SOURCES, load_generator, make_agent
 from neurogym_v.rigs import Outcome, RigError
-from neurogym_v.rigs.config import load
+from neurogym_v.rigs.build import load
 from neurogym_v.rigs.log import FILE, LiveLog, Logged
 from neurogym_v.rigs.virtual.config import FOLDER
 from neurogym_v.rigs.virtual.mischief import ANSWERS, FAULTS
@@ -83,9 +83,11 @@ def served(transport: str, fault: str, *, pace: float, folder: Path, every: int 
     """A virtual rig in a process of its own, as long as the context lasts: its rig file.
 
     Raises:
-        NeuroGymError: it did not start.
+        NeuroGymError: it did not start, or the folder has been used before.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise NeuroGymError(f"{folder}: expected an empty folder, as logs of two sessions would mix; found files")
     every = BLOCKS if transport == FOLDER else every * RARER.get(fault, 1)
     transport, _, detect = transport.partition(":")
     command = [sys.executable, "-m", "neurogym_v.cli", "rig", "serve", "--transport", transport, "--neuron", "gabor"]

@@ -27,7 +27,7 @@ from neurogym_v.benchmarks.rigs import BATCH, STREAMS, served
 from neurogym_v.journal import Journal
 from neurogym_v.registry import load_generator
 from neurogym_v.rigs import Fixation, Presenter, Reports
-from neurogym_v.rigs.config import load
+from neurogym_v.rigs.build import load
 from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.session import Session
 

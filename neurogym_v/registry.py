@@ -125,24 +125,26 @@ def load_live(name: str) -> Neuron:
     Raises:
         NeuroGymError: no such file, or one that describes no rig.
     """
-    neuron: Neuron = import_module("neurogym_v.rigs.config").load(Path(name.removeprefix(LIVE)))
+    neuron: Neuron = import_module("neurogym_v.rigs.build").load(Path(name.removeprefix(LIVE)))
     return neuron
 
 
-def acquisition_class(name: str) -> Any:
-    """The class of a recording system: ours, or of an installed package (entry-point group `neurogym_v.acquisition`).
+def part_class(kind: str, name: str) -> Any:
+    """The class of a part of a rig (`acquisition`, `presenter` or `display`): ours, of an installed package (entry-point group
+    `neurogym_v.acquisition`, and so on), or a laboratory's own, MODULE:CLASS.
 
     Raises:
         NeuroGymError: no such thing.
     """
-    if name in ACQUISITIONS:
-        return resolve("acquisition", name, ACQUISITIONS)
-    theirs = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group="neurogym_v.acquisition")}
+    known = {"acquisition": ACQUISITIONS, "presenter": PRESENTERS, "display": DISPLAYS}[kind]
+    if name in known:
+        return resolve(kind, name, known)
+    theirs = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group=f"neurogym_v.{kind}")}
     if name in theirs:
-        return importing.named("acquisition", theirs[name], tuple(ACQUISITIONS))
+        return importing.named(kind, theirs[name], tuple(known))
     if ":" in name:
-        return importing.named("acquisition", name, tuple(ACQUISITIONS | theirs))
-    raise nearest("acquisition", name, ACQUISITIONS | theirs)
+        return importing.named(kind, name, tuple(known | theirs))
+    raise nearest(kind, name, known | theirs)
 
 
 @cache

@@ -15,7 +15,7 @@ from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.registry import make_agent
 from neurogym_v.rigs import RigError
-from neurogym_v.rigs.config import load
+from neurogym_v.rigs.build import load
 from neurogym_v.rigs.virtual.config import VirtualConfig
 from neurogym_v.rigs.virtual.rig import VirtualRig
 from neurogym_v.session import Session

@@ -83,7 +83,12 @@ def test_a_display_runs_until_it_is_told_to_stop(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "neurogym_v.cli", "rig", "display", str(tmp_path / "rig.toml")]
     said = tmp_path / "said"
     with said.open("w") as out:
-        display = subprocess.Popen([*command, "--address", "tcp://127.0.0.1:*"], stdout=out, stderr=out)
+        display = subprocess.Popen(
+            [*command, "--address", "tcp://127.0.0.1:*"],
+            stdout=out,
+            stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background has none
+        )
     try:
         until = time.monotonic() + 60
         while "Ctrl-C" not in said.read_text():

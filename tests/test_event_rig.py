@@ -170,6 +170,22 @@ def test_a_spike_that_comes_after_the_count_takes_it_back() -> None:
     assert [(o.number, o.lost) for o in rest if o.lost] == [(2, "a spike arrived late, after it had been counted")]
 
 
+def test_what_was_counted_before_the_clocks_run_apart_stays(monkeypatch) -> None:
+    made, told = rig(), []
+    matched, calls = made.clocks.matched, iter(range(100))
+
+    def drifts(*times: float) -> None:
+        if next(calls) >= 4:
+            raise RigError("clocks: run apart")
+        matched(*times)
+
+    monkeypatch.setattr(made.clocks, "matched", drifts)
+    with pytest.raises(RigError, match="run apart"):
+        for known in made.show(IMAGES, [Asked(i, i) for i in range(10)], lambda _: None):
+            told += [(outcome.number, outcome.lost) for outcome in known]
+    assert told == [(i, "") for i in range(4)]
+
+
 def test_what_becomes_known_after_a_block_is_told_with_the_next() -> None:
     made = rig()
     told = shown(made)

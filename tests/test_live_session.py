@@ -20,7 +20,7 @@ from neurogym_v.journal import Journal
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.registry import load_generator
-from neurogym_v.rigs.config import load
+from neurogym_v.rigs.build import load
 from neurogym_v.rigs.gate import Gate
 from neurogym_v.rigs.log import FILE, LiveLog
 from neurogym_v.rigs.view import LiveView
@@ -73,7 +73,7 @@ def test_a_session_goes_from_photographs_to_a_report(rig_file: Path, photographs
     assert summary["total_presentations"] == len(logged)
     assert summary["agents"][0]["expected_final"] is None, "what no one can know is not made up"
     page = (run / "report.html").read_text()
-    assert len(page) > 20_000 and re.search(r"between blocks.{0,80}\d\.\d\d s without an image", page, re.DOTALL)
+    assert len(page) > 20_000 and re.search(r"between blocks.{0,80}\d\.\d\d s at the median until", page, re.DOTALL)
     assert main(["resume", str(run)]) == 0, "a finished run is read again without a rig"
 
 

@@ -185,6 +185,28 @@ def test_a_unit_counts_only_while_it_was_observed(write) -> None:
     assert np.isfinite(recording.trials[:, 0]).all()
 
 
+def test_rates_are_taken_where_there_are_no_units(write) -> None:
+    rates = np.array([COUNTS[image, :, repeat] / 0.1 for image, repeat in zip(WHICH, REPEAT, strict=True)])
+    rates[7] = np.nan
+    path = write(lambda f: f.add_stimulus_template(images()), lambda f: add_trials(f, "image_index", WHICH, rates=list(rates)))
+    recording = read(path, leave_out="1-2")
+    np.testing.assert_allclose(
+        recording.rates,
+        [np.nanmean(rates[image == WHICH], axis=0) for image in range(2, N)],
+    )
+    words = write(
+        lambda f: f.add_stimulus_template(images()), lambda f: add_trials(f, "image_index", WHICH, rates=["high"] * len(WHICH))
+    )
+    with pytest.raises(NeuroGymError, match="expected numbers, as many for each trial, in the trials' column rates"):
+        read(words)
+    with_units = write(
+        lambda f: f.add_stimulus_template(images()),
+        lambda f: add_trials(f, "image_index", WHICH, rates=["high"] * len(WHICH)),
+        add_units,
+    )
+    np.testing.assert_allclose(read(with_units, leave_out="1-2").rates, 10 * COUNTS.mean(axis=2)[2:], err_msg="of no concern")
+
+
 def test_pictures_of_other_kinds(write) -> None:
     def fill(file: Any) -> None:
         grey = [pynwb.image.GrayscaleImage(name=f"i{at}", data=PIXELS[at, :, :, 0]) for at in range(N)]

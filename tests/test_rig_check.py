@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from functools import partial
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,18 +42,25 @@ def rig_of() -> EventRig:
     return EventRig(ScriptedPresenter(acquisition, lambda _: []), acquisition, window=Window(), patience_s=0.1)
 
 
-def listening(rig: EventRig, *firing: int) -> threading.Timer:
-    """Soon a second of its clock arrives, in which these channels fire ten times."""
-    presenter, acquisition = rig.presenter, rig.acquisition
+def listening(rig: EventRig, *firing: int) -> None:
+    """Once it is listened to, a second of its clock arrives, in which these channels fire ten times."""
+    presenter, acquisition, wait = rig.presenter, rig.acquisition, rig.recorder.wait
     since_s = OFFSET_S + presenter.now_s
     presenter.now_s += 1
     spikes = [(since_s + i / 10, channel) for i in range(10) for channel in firing]
-    timer = threading.Timer(0.03, partial(acquisition.put, spikes=spikes, complete_s=since_s + 1))
-    timer.start()
-    return timer
+
+    def begun(timeout_s: float) -> None:
+        rig.recorder.wait = wait
+        acquisition.put(spikes=spikes, complete_s=since_s + 1)
+        until = time.monotonic() + 10
+        while rig.recorder.complete_s < since_s + 1:
+            assert time.monotonic() < until, "it never arrived"
+            wait(timeout_s)
+
+    rig.recorder.wait = begun
 
 
-def config_of(tmp_path: Path, *, on_ms: float = 100, start_ms: float = 70, end_ms: float = 170, listen_s: float = 0.2):
+def config_of(tmp_path: Path, *, on_ms: float = 100, start_ms: float = 70, end_ms: float = 170, listen_s: float = 0.1):
     path = tmp_path / "rig.toml"
     path.write_text(RIG.format(on_ms=on_ms, start_ms=start_ms, end_ms=end_ms, listen_s=listen_s))
     return read_rig(path)
@@ -107,6 +113,25 @@ def test_the_log_and_whoever_sits_there_are_warned_before_the_first_image(tmp_pa
     assert len(told) == 1 and told[0][0].startswith("channel a: no spike") and told[0][1] == 0
     assert [what for _, what in neuron.log.notes() if what.startswith("warning: channel a: no spike")]
     neuron.close()
+
+
+def test_a_check_that_does_not_listen_knows_no_rates(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("neurogym_v.rigs.check.FLASHES", 0)
+    rig = rig_of()
+    rig.open()
+    found = check(rig, config_of(tmp_path, listen_s=0))
+    rig.close()
+    assert np.isnan(found.spikes_hz).all() and not found.warnings
+
+
+def test_whoever_ends_the_session_need_not_wait_for_the_channels(tmp_path: Path) -> None:
+    rig = rig_of()
+    rig.open()
+    rig.gate.end()
+    began = time.monotonic()
+    warnings(rig, config_of(tmp_path, listen_s=30))
+    assert time.monotonic() - began < 10
+    rig.close()
 
 
 def test_a_stream_that_dies_while_it_is_listened_to_is_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from neurogym_v.cli import main
 from neurogym_v.env import NeuronEnv
 from neurogym_v.experiment import RunConfig
 from neurogym_v.noise import neuron_by_name
-from neurogym_v.rigs.config import build, display, load, read_rig
+from neurogym_v.rigs.build import build, display, load
+from neurogym_v.rigs.config import read_rig
 from neurogym_v.rigs.event_rig import EventRig
 from neurogym_v.rigs.folder import Folder
 from neurogym_v.types import NeuroGymError
@@ -75,7 +76,7 @@ def test_a_live_neuron_goes_by_the_name_of_its_file(tmp_path) -> None:
     [
         (("[timing]", "[timings]"), "unknown section 'timings': did you mean 'timing'?"),
         (("on_ms", "on_s"), "unknown key of [timing] 'on_s': did you mean 'on_ms'?"),
-        (("on_ms = 100", "on_ms = 0.1"), "[timing] on_ms: expected milliseconds, 4 or more for on_ms, got 0.1 (seconds?)"),
+        (("on_ms = 100", "on_ms = 0.1"), "[timing] on_ms: expected 4 to 60000 milliseconds, got 0.1 (seconds?)"),
         (("[60, 160]", "[0.06, 0.16]"), "[window] response_ms: expected milliseconds, got [0.06, 0.16] (seconds?)"),
         (("[60, 160]", "[160, 60]"), "response_ms: expected [start, end], got [160, 60]"),
         (("[60, 160]", "[60, 300]"), "or those of two images overlap, got 240 ms"),
@@ -83,18 +84,41 @@ def test_a_live_neuron_goes_by_the_name_of_its_file(tmp_path) -> None:
         (("per_fixation = 5", "per_fixation = 2.5"), "per_fixation: expected a whole number, got 2.5"),
         (("per_fixation = 5", 'per_fixation = "5"'), "per_fixation: expected a whole number, got '5'"),
         (('["E1", "E2#1"]', '["E1", "E1"]'), "channels: expected a list of names, each once, got ['E1', 'E1']"),
-        (('["E1", "E2#1"]', "[]"), "channels: expected a list of names, each once, got none"),
+        (('["E1", "E2#1"]', "[]"), "channels: expected a list of names, each once, got []"),
         (('"open_ephys"', '"open_ephy"'), "unknown acquisition 'open_ephy': did you mean 'open_ephys'?"),
         (('"open_ephys"', '"open_ephys"\nadress = "x"'), "unknown parameter of [acquisition] open_ephys 'adress'"),
         (('"remote"', '"remote"\non_ms = 50'), "[presenter]: expected on_ms in [timing], found it here"),
         (('[presenter]\nkind = "remote"', ""), "found no [presenter]"),
-        (("[timing]", "[policy]\nagain = -1\n[timing]"), "again of 0 or more"),
-        (("[timing]", "[subject]\nspecies = 3\n[timing]"), "[subject] species: expected text, got 3"),
+        (("[timing]", "[policy]\nagain = -1\n[timing]"), "[policy] again: expected 0 or more, got -1"),
+        (("off_ms = 100", "off_ms = -100"), "[timing] off_ms: expected 0, or 4 to 60000 milliseconds, got -100"),
+        (
+            ("off_ms = 100", "inter_trial_ms = 0.8"),
+            "inter_trial_ms: expected 0, or 4 to 60000 milliseconds, got 0.8 (seconds?)",
+        ),
+        (("on_ms = 100", "on_ms = nan"), "[timing] on_ms: expected a number, got nan"),
+        (("off_ms = 100", "refresh_hz = 16.67"), "[timing] refresh_hz: expected 20 to 500, got 16.67"),
+        (("per_fixation = 5", "per_fixation = 5000"), "[timing] per_fixation: expected 1 to 1000, got 5000"),
+        (("[60, 160]", "[-70, 30]"), "[window] response_ms: expected [start, end] within 0 to 5000 ms of the onset, got [-70"),
+        (("[-40, 10]", "[-4000, 0]"), "[window] baseline_ms: expected [start, end] within -1000 to 5000 ms of the onset"),
+        (("response_ms", "tolerance_ms = 0.008\nresponse_ms"), "[window] tolerance_ms: expected 0.5 or more"),
+        (('["E1", "E2#1"]', '"E1"'), "channels: expected a list of names, each once, got 'E1'"),
+        (('["E1", "E2#1"]', "3"), "channels: expected a list of names, each once, got 3"),
+        (('channels = ["E1", "E2#1"]', ""), "[acquisition] open_ephys: expected a value for channels, found none"),
+        (('"remote"', '"remote"\nresponse_ms = 50'), "[presenter]: expected response_ms in [window], found it here"),
+        (
+            ("[timing]", "[display]\nkind = 'pygame'\n[timing]"),
+            "pygame: expected a value for distance_cm, found none",
+        ),
+        (
+            ("[timing]", "[display]\nkind = 'pygame'\nposition_deg = 2.0\n[timing]"),
+            "[float, float] as position_deg, got 2.0",
+        ),
+        (("[timing]", "[subject]\nspecies = 3\n[timing]"), "[subject] species: expected text, got 3; put it in quotes"),
         (("[timing]", "[subject]\nname = 'M'\n[timing]"), "unknown key of [subject] 'name'"),
         (("[timing]", "[display]\nkind = 'pygam'\n[timing]"), "did you mean 'pygame'?"),
         (("[timing]", "[window"), "expected TOML, got"),
         (("[timing]", "[folder]\npath = '.'\nchannels = ['a']\n[timing]"), "or [folder], got acquisition, presenter, folder"),
-        (("response_ms", "tolerance_ms = 120\nresponse_ms"), "tolerance_ms: expected less than half of on_ms + off_ms"),
+        (("response_ms", "tolerance_ms = 120\nresponse_ms"), "and less than half of on_ms + off_ms = 200 ms"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, change: tuple[str, str], said: str) -> None:
@@ -111,8 +135,101 @@ def test_a_missing_file_is_one_line_of_the_command(tmp_path, capsys) -> None:
 
 
 def test_a_window_that_reaches_into_the_next_response_is_a_warning(tmp_path) -> None:
-    config = read_rig(written(tmp_path, GOOD.replace("off_ms = 100", "off_ms = 0").replace("[60, 160]", "[70, 170]")))
+    text = GOOD.replace("off_ms = 100", "off_ms = 0").replace("[60, 160]", "[70, 170]").replace("baseline_ms = [-40, 10]", "")
+    config = read_rig(written(tmp_path, text))
     assert len(config.warnings) == 1 and "when the next image has been on for 70 ms" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("baseline_ms", "said"),
+    [
+        ([-25, 25], None),
+        ([-50, 0], "the response window of the image before lasts until -40 ms"),
+        ([100, 200], "baseline_ms overlaps response_ms"),
+    ],
+)
+def test_a_baseline_within_a_response_is_a_warning(tmp_path, baseline_ms: list[int], said: str | None) -> None:
+    config = read_rig(written(tmp_path, GOOD.replace("[-40, 10]", str(baseline_ms))))
+    assert [said in warning for warning in config.warnings] == ([True] if said else [])
+
+
+def test_what_is_measured_is_more_than_windows(tmp_path) -> None:
+    """A run that is resumed has the same images and the same counts."""
+    before = load(written(tmp_path, GOOD)).measures
+    for change in (
+        ("on_ms = 100", "on_ms = 50"),
+        ("per_fixation = 5", "per_fixation = 4"),
+        ('"open_ephys"', '"open_ephys"\nline = 2'),
+        ("[timing]", '[display]\nkind = "headless"\nimage_deg = 2.0\n[timing]'),
+    ):
+        if "image_deg" not in change[1]:
+            assert load(written(tmp_path, GOOD.replace(*change))).measures != before, change
+    for change in (
+        ('"remote"', '"remote"\naddress = "tcp://127.0.0.1:6000"'),
+        ('"open_ephys"', '"open_ephys"\naddress = "tcp://127.0.0.1:6001"\nsettle_ms = 20'),
+        ("[timing]", "[policy]\nagain = 3\n[timing]"),
+    ):
+        assert load(written(tmp_path, GOOD.replace(*change))).measures == before, change
+
+
+def test_files_are_found_from_where_the_rig_file_is(tmp_path, monkeypatch) -> None:
+    (tmp_path / "handoff").mkdir()
+    path = written(tmp_path, '[folder]\npath = "handoff"\nchannels = ["a"]\n')
+    monkeypatch.chdir("/")
+    rig = build(read_rig(path))
+    rig.open()
+    rig.close()
+
+
+def test_a_folder_has_no_times(tmp_path) -> None:
+    path = written(tmp_path, f'[folder]\npath = "{tmp_path}"\nchannels = ["a"]\n[window]\nresponse_ms = [50, 150]\n')
+    with pytest.raises(NeuroGymError, match=r"\[window\]: expected none beside \[folder\]"):
+        read_rig(path)
+
+
+OWN = """
+from neurogym_v.rigs.acquisitions.open_ephys import OpenEphys
+from neurogym_v.rigs.displays.headless import Headless
+
+
+class Positional(OpenEphys):
+    def __init__(self, channels, port=9000):
+        super().__init__(channels=channels)
+        self.port = port
+
+
+class Tracked(Headless):
+    def fixating(self):
+        return False
+
+
+class Half:
+    def __init__(self, *, channels):
+        self.channels = channels
+
+
+class Failing:
+    def __init__(self, *, channels):
+        raise OSError("no such amplifier")
+"""
+
+
+def test_parts_of_ones_own(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_rig_parts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    rig = build(read_rig(written(tmp_path, GOOD.replace('"open_ephys"', '"own_rig_parts:Positional"\nport = 9001'))))
+    assert rig.acquisition.port == 9001
+    screen = display(read_rig(written(tmp_path, GOOD + '\n[display]\nkind = "own_rig_parts:Tracked"\n')))
+    assert not screen.fixating()
+    elsewhere = read_rig(written(tmp_path, GOOD + '\n[display]\nkind = "of_the_other_machine:Tracked"\n'))
+    assert isinstance(build(elsewhere), EventRig), "the display's class need only be where the screen is"
+    for name, said in (("Half", "expected patience_s, quiet_s, open"), ("Failing", "got OSError: no such amplifier")):
+        path = written(tmp_path, GOOD.replace('"open_ephys"', f'"own_rig_parts:{name}"'))
+        if name == "Half":
+            said = "expected quiet_s, open, arm, events, close too, found none"
+        with pytest.raises(NeuroGymError) as error:
+            build(read_rig(path))
+        assert said in str(error.value) and str(path) in str(error.value)
 
 
 def test_a_display_is_made_of_its_section(tmp_path) -> None:

@@ -381,9 +381,10 @@ def test_what_makes_no_sense_is_refused(rig, options: dict[str, Any], message: s
 
 
 def test_images_of_another_kind_are_refused(rig) -> None:
+    folder = rig()
     for images in (IMAGES.float(), IMAGES[0], IMAGES[:, :2]):
         with pytest.raises(RigError, match="uint8 images, got"):
-            list(rig().show(images, asked(0), lambda _: None))
+            list(folder.show(images, asked(0), lambda _: None))
 
 
 def test_another_prefix(tmp_path: Path, rig, lab) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neurogym_v.rigs import RigError
 from neurogym_v.rigs import folder as folder_module
+from neurogym_v.rigs.folder import Folder
 from neurogym_v.rigs.folder_files import write_mat
-from tests.test_rig_folder import IMAGES, asked, check, files, lab, rates_of, respond, rig, show, until  # noqa: F401 (fixtures)
+from tests.test_rig_folder import CHANNELS, IMAGES, asked, check, files, lab, rates_of, respond, rig, show, until  # noqa: F401 (fixtures)
 
 
 def test_a_session_that_stops_in_the_middle_puts_its_block_away(tmp_path: Path, rig) -> None:
@@ -121,3 +123,17 @@ def test_sessions_killed_at_random_moments_reuse_no_number_and_mix_nothing_up(tm
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.glob("*.png"))
     assert set(files(tmp_path / "answered")).isdisjoint(files(tmp_path / "unanswered"))
+
+
+def test_a_second_session_is_refused_and_a_look_takes_nothing_away(tmp_path: Path, rig) -> None:
+    first = rig()
+    (tmp_path / "block000_000_p000000.png").write_bytes(b"of the session that runs")
+    second = Folder(channels=CHANNELS, path=str(tmp_path))
+    second.look()
+    with pytest.raises(RigError, match="expected no other session to use it, one does"):
+        second.open()
+    assert files(tmp_path) == ["block000_000_p000000.png"]
+    first.close()
+    second.open()
+    assert files(tmp_path) == [] and files(tmp_path / "unanswered") == ["block000_000_p000000.png"]
+    second.close()

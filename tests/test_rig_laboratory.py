@@ -87,3 +87,7 @@ def test_a_fault_that_it_cannot_have_is_named() -> None:
         VirtualConfig(transport=FOLDER, fault="drop")
     with pytest.raises(NeuroGymError, match="unknown fault of a rig 'ids'"):
         VirtualConfig(fault="ids")
+    with pytest.raises(NeuroGymError, match="every: expected 1 or more, got 0"):
+        VirtualConfig(every=0)
+    with pytest.raises(NeuroGymError, match="after: expected 0 or more, got -1"):
+        VirtualConfig(transport=FOLDER, after=-1)

@@ -42,10 +42,12 @@ def test_an_x_server_shows_what_was_asked_for(name: str, tmp_path: Path) -> None
             "HOME": str(tmp_path),  # PsychoPy writes its preferences there
         }
         command = [sys.executable, "-m", "tests.test_rig_x_server", name]
-        looked = subprocess.run(
-            command, env=os.environ | named, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120
-        )
-        server.terminate()
+        try:
+            looked = subprocess.run(
+                command, env=os.environ | named, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120
+            )
+        finally:
+            server.terminate()
     assert looked.returncode == 0 and looked.stdout.endswith("all as asked for\n"), looked.stdout + looked.stderr
 
 

@@ -21,9 +21,10 @@ def add(commands: Any) -> None:
         "live",
         help="evolve images for a live neuron, behind the rig of a rig file",
         description="Show images to a neuron through a rig, and let agents search for those that drive it, against natural "
-        "images that are measured first. Every presentation is on disk before the next fixation; after a crash of either side, "
-        "`neurogym-v resume` goes on. Keys: p pauses and goes on, q ends the session after the fixation of now.",
-        epilog="rehearse with: neurogym-v rig serve   check with: neurogym-v rig check rig.toml   docs: docs/live.md",
+        "images that are measured first. What is about to be shown is on disk before it is, and each response as soon as it is "
+        "counted; after a crash of either side, `neurogym-v resume` goes on. Keys: p pauses and goes on, q ends the session "
+        "after the fixation of now.",
+        epilog="rehearse with `neurogym-v rig serve`, check with `neurogym-v rig check rig.toml`; docs/live.md has the rest",
     )
     default = RunConfig(neuron=f"{LIVE}rig.toml", agents=AGENTS)
     live.add_argument("rig", type=Path, metavar="RIG.TOML", help="what the rig consists of")
@@ -31,7 +32,8 @@ def add(commands: Any) -> None:
                       f"several, one after the other [{' '.join(AGENTS)}]")  # fmt: skip
     live.add_argument("--channel", metavar="NAME", help="which of the rig's channels is to be driven [the first]")
     live.add_argument("--generator", default=default.generator, metavar="NAME[:VARIANT]", help="[%(default)s]")
-    live.add_argument("--budget", type=int, default=1000, help="presentations of each agent's search [%(default)s]")
+    live.add_argument("--budget", type=int, default=1000, help="presentations of each agent's search; about 550 more "
+                      "measure natural images before and validate afterwards [%(default)s]")  # fmt: skip
     add_minutes(live)
     live.add_argument("--batch-size", type=int, default=default.batch_size, help="images a round [%(default)s]")
     live.add_argument("--seed", type=int, default=default.seed, help="of agents [%(default)s]")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +15,11 @@ from rich.table import Table
 from neurogym_v.files import write_whole
 from neurogym_v.noise import simulate
 from neurogym_v.registry import SOURCES
-from neurogym_v.rigs.config import build, display, read_rig
+from neurogym_v.rigs.build import build, display
+from neurogym_v.rigs.config import read_rig
 from neurogym_v.rigs.displays.server import DisplayServer
 from neurogym_v.rigs.event_rig import EventRig
+from neurogym_v.rigs.folder import Folder
 from neurogym_v.rigs.virtual.config import FOLDER, HANDOFF, VirtualConfig
 from neurogym_v.rigs.virtual.mischief import ANSWERS, FAULTS
 from neurogym_v.rigs.window import Window
@@ -51,10 +54,12 @@ def add(commands: Any) -> None:
     screen.add_argument("rig", type=Path, metavar="RIG.TOML")
     screen.add_argument("--address", default="tcp://127.0.0.1:5580", help="where to listen [%(default)s]")
     screen.add_argument("--secret-key", default="", metavar="FILE", help="of this display, for other machines to reach it")
-    screen.add_argument("--client-keys", default="", metavar="FOLDER", help="public keys of those who may")
+    screen.add_argument("--client-keys", default="", metavar="FOLDER", help="public keys of the sessions that may connect")
     screen.set_defaults(command=_display)
-    keys = parts.add_parser("keys", help="make the keys with which display and session know each other across machines")
-    keys.add_argument("folder", type=Path, metavar="FOLDER")
+    keys = parts.add_parser("keys", help="make the keys with which display and session know each other across machines",
+                            description="Make a pair of keys for the display and one for the session, and say which file goes "
+                            "where. Without keys a display is reached from its own machine only.")  # fmt: skip
+    keys.add_argument("folder", type=Path, metavar="FOLDER", help="a new one, or one without keys")
     keys.set_defaults(command=_keys)
 
 
@@ -63,15 +68,17 @@ def _add_serve(parts: Any) -> None:
         "serve",
         help="be a rig: a simulated neuron behind a real recording system's wire format",
         description="Show what a session sends to a simulated neuron, and answer over a real transport with spikes in time, "
-        "photodiode edges and broken fixations. Writes the rig file that a session needs, and a log of what it ought to find.",
+        "photodiode edges and broken fixations. Writes the rig file that a session needs; with --log, what it ought to find.",
         epilog="example: neurogym-v rig serve --transport open_ephys --neuron v4 --sites 5 17 --noise session --fault drop",
     )
     serve.add_argument("--transport", choices=[*sorted(SOURCES), FOLDER], default="intan", help="whose wire format to "
                        "speak, or files in a folder [%(default)s]")  # fmt: skip
     serve.add_argument("--neuron", default="v4", help="name or weights file [%(default)s]")
-    serve.add_argument("--sites", type=int, nargs="+", default=(), metavar="N", help="of the neuron, that are recorded [all]")
-    serve.add_argument("--noise", default="poisson", metavar="EFFECT[:NUMBER]+...", help="of a session; a lost "
-                       "fixation is one that is broken [%(default)s]")  # fmt: skip
+    serve.add_argument(
+        "--sites", type=int, nargs="+", default=(), metavar="N", help="which of the neuron's sites are recorded [all]"
+    )
+    serve.add_argument("--noise", default="poisson", metavar="EFFECT[:NUMBER]+...", help="what the session does to the "
+                       "rates; what `lost` loses are broken fixations [%(default)s]")  # fmt: skip
     serve.add_argument("--window-ms", type=float, nargs=2, default=(70.0, 170.0), metavar=("START", "END"), help="after "
                        "the onset, in which the neuron's rates are meant [70 170]")  # fmt: skip
     serve.add_argument("--pace", type=float, default=1.0, help="seconds of the rig's time in a second [%(default)g]")
@@ -137,14 +144,14 @@ def _check(chosen: argparse.Namespace) -> int:
     config = read_rig(chosen.rig)
     rig, console = build(config), Console()
     try:
+        if isinstance(rig, Folder):
+            rig.look()
+            console.print(f"folder {rig.path}: it is there and can be written to; what answers is seen with the first block")
+            return 0
+        assert isinstance(rig, EventRig)
         began = time.monotonic()
         rig.open()
         opened_s = time.monotonic() - began
-        if not isinstance(rig, EventRig):
-            console.print(
-                f"folder {config.folder['path']}: it is there and can be written; what answers is seen with the first block"
-            )
-            return 0
         found = check(rig, config)
     finally:
         rig.close()
@@ -155,7 +162,7 @@ def _check(chosen: argparse.Namespace) -> int:
     table.add_row("onsets", f"measured within {1000 * found.jitter_s:.2f} ms (s.d.) of where the display says")
     table.add_row("delivery", f"an onset arrives {1000 * found.lag_s:.0f} ms after the display's word of it, at most")
     for name, rate in zip(rig.channels, found.spikes_hz, strict=True):
-        table.add_row(f"channel {name}", f"{rate:.1f} spikes/s")
+        table.add_row(f"channel {name}", f"{rate:.1f} spikes/s" if np.isfinite(rate) else "not listened to")
     console.print(table)
     for warning in found.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)

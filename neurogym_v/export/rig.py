@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurogym_v.rigs.config import TEXTS, RigConfig, Timing, Windows, read_rig
+from neurogym_v.rigs.config import TEXTS, RigConfig, read_rig
+from neurogym_v.rigs.settings import Timing, Windows
 from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 

@@ -136,7 +136,7 @@ def _open(path: Path) -> _Session:
 
 def _take(path: Path, file: Any) -> _Session:
     units = file.units if file.units is not None and "spike_times" in file.units.colnames and len(file.units) else None
-    frames, which, onsets, rates, notes = _presentations(path, file)
+    frames, which, onsets, rates, notes = _presentations(path, file, units)
     if units is not None:
         every = range(len(units))
         observed = [units.get_unit_obs_intervals(at) for at in every] if "obs_intervals" in units.colnames else None
@@ -156,9 +156,24 @@ def _take(path: Path, file: Any) -> _Session:
     return _Session(frames, which, onsets, spikes=(), rates=rates, observed=None, units=sites, notes=notes)
 
 
-def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Array, Array | None, tuple[str, ...]]:
-    """The images, which of them came on when, rates that are told with them, and what was left out: by a table of trials, else
-    by an IndexSeries."""
+def _rates(path: Path, trials: Any, kept: NDArray[np.bool_]) -> Array:
+    """(presentations, sites) spikes/s that a table of trials tells."""
+    try:
+        rates = np.asarray(trials[RATES][:], dtype=np.float64)
+        if rates.ndim not in (1, 2):
+            raise ValueError(f"an array of {rates.ndim} dimensions")
+    except (ValueError, TypeError) as error:
+        raise NeuroGymError(
+            f"{path}: expected numbers, as many for each trial, in the trials' column {RATES}, as there are no units: {error}"
+        ) from None
+    return (rates[:, None] if rates.ndim == 1 else rates)[kept]
+
+
+def _presentations(
+    path: Path, file: Any, counted: Any
+) -> tuple[Frames, NDArray[np.intp], Array, Array | None, tuple[str, ...]]:
+    """The images, which of them came on when, rates that are told with them if no units are `counted`, and what was left out:
+    by a table of trials, else by an IndexSeries."""
     stimuli = [*file.stimulus_template.values(), *file.stimulus.values()]
     tables = [each for each in (file.trials, *file.intervals.values()) if each is not None]
     for trials in tables:
@@ -171,9 +186,7 @@ def _presentations(path: Path, file: Any) -> tuple[Frames, NDArray[np.intp], Arr
         values = np.asarray(trials[column][:], dtype=object)[kept]
         lost = f"{(~kept).sum()} of {len(kept)} trials left out: marked as lost, or without an onset."
         which = _which(path, list(values), frames.names, counted=column in POSITIONS)
-        rates = np.asarray(trials[RATES][:], dtype=np.float64)[kept] if RATES in trials.colnames else None
-        if rates is not None and rates.ndim != 2:
-            rates = rates.reshape(len(rates), -1)
+        rates = _rates(path, trials, kept) if counted is None and RATES in trials.colnames else None
         return frames, which, onsets[kept], rates, () if kept.all() else (lost,)
     series = [each for each in stimuli if each.neurodata_type == "IndexSeries"]
     if len(series) != 1:

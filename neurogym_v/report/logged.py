@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,8 +17,8 @@ from neurogym_v.experiment import RunConfig
 from neurogym_v.journal import Block, JournalError, JournalInUse
 from neurogym_v.registry import LIVE
 from neurogym_v.report.record import NAN, Answers, RigRecord, Showing
-from neurogym_v.rigs.config import Windows
 from neurogym_v.rigs.log import FILE, Kept, Logged, read_log
+from neurogym_v.rigs.settings import Windows
 from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
 from neurogym_v.validation import named
@@ -70,7 +71,7 @@ def _record(kept: Kept, blocks: Blocks, config: RunConfig, best_natural: str | N
         notes=_grouped(what for (_, what), found in zip(kept.notes, aligned, strict=True) if not found),
         first=every[0].begun_at if every else "",
         last=every[-1].begun_at if every else "",
-        dead_s=_dead_s(showings, blocks),
+        between_s=_between_s(kept, showings, blocks),
         window=_window(kept.meta.get("rig", "")),
         spikes=any(len(one.outcome.spike_s) for one in every),
         answers={name: _answers(blocks[name], showings, config, best_natural) for name in config.agents},
@@ -107,16 +108,17 @@ def _check(channels: Sequence[str], showings: Mapping[int, Sequence[Logged]], bl
                 raise JournalError(f"expected the rates of the journal, found others at position {position}; of another run?")
 
 
-def _dead_s(showings: Mapping[int, Sequence[Logged]], blocks: Blocks) -> tuple[float, ...]:
-    """From the last outcome of each block to the first image of the next, in which the animal waits for whoever chooses it."""
+def _between_s(kept: Kept, showings: Mapping[int, Sequence[Logged]], blocks: Blocks) -> tuple[float, ...]:
+    """From the last outcome of each block until the next images were asked for, where the rig was not opened anew between."""
     edges = sorted(
         (its[0].begun_at, max(one.ended_at for one in its))
         for its in ([one for position in _positions(b) for one in showings[position]] for b in _every(blocks))
     )
+    opened = sorted(at for at, what in kept.notes if ALIGNED.fullmatch(what))
     return tuple(
         max(0.0, (datetime.fromisoformat(begun) - datetime.fromisoformat(ended)).total_seconds())
         for (_, ended), (begun, _) in itertools.pairwise(edges)
-        if ended
+        if ended and bisect(opened, begun) == bisect(opened, ended)
     )
 
 

@@ -141,8 +141,8 @@ class RigRecord:
     first: str
     """UTC, ISO 8601, when the first showing began; "": there was none."""
     last: str
-    dead_s: tuple[float, ...]
-    """From the last outcome of each block to the first image of the next."""
+    between_s: tuple[float, ...]
+    """From the last outcome of each block until the next images were asked for."""
     window: Window | None
     """None: the log does not say, or the rig counts by itself."""
     spikes: bool

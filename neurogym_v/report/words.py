@@ -221,9 +221,10 @@ def rig(rig: RigRecord) -> dict[str, str]:
     if rig.window is not None:
         less = f", less the rate {_span(rig.window.baseline_s)}" if rig.window.baseline_s else ""
         said["response window"] = f"{_span(rig.window.response_s)} after the measured onset{less}"
-    if rig.dead_s:
-        median, most = (number(float(s), 2) for s in np.quantile(rig.dead_s, (0.5, 0.95)))
-        said["between blocks"] = f"{median} s without an image at the median, {most} s or less in 19 of 20"
+    if rig.between_s:
+        said["between blocks"] = (
+            f"{number(float(np.median(rig.between_s)), 2)} s at the median until the next images were ready"
+        )
     if rig.late:
         said["late frames"] = f"{whole(rig.late)} answered presentations came late or stood too long"
     if rig.offsets_s:

@@ -60,15 +60,23 @@ class Events:
                 f"events: expected a channel for each spike and a number for each onset, got {len(self.spike_s)} spikes with "
                 f"{len(self.channel)} channels and {len(self.onset_s)} onsets with {len(self.number)} numbers"
             )
+        if not all(isinstance(array, np.ndarray) for array in (self.spike_s, self.channel, self.onset_s, self.number)):
+            raise RigError("events: expected numpy arrays of spikes, channels, onsets and numbers, got something else")
 
 
 @runtime_checkable
 class Acquisition(Protocol):
     """A source of spikes. Its class takes `channels` and whatever else `[acquisition]` of a rig file may set, as keywords.
 
-    `events` is called by one thread from `open` to `close`, all the time, so that nothing piles up while an agent thinks. What
-    arrives malformed is skipped and becomes a `Fault` over the time in which it may have stood; what makes all that follows
-    worthless (a peer that is gone, a wrong channel name) is a RigError.
+    All times are seconds of one clock, the recording's own: a computer's time of arrival is none, and spikes and onsets must
+    share it. `open`, `arm` and `close` are called by the main thread. `events` is called by another, from `arm` to `close`, all
+    the time, so that nothing piles up while an agent thinks; `close` may come while it still runs. What arrives malformed is
+    skipped and becomes a `Fault` over the time in which it may have stood; what makes all that follows worthless (a peer that
+    is gone, a wrong channel name, a stream that was silent for `patience_s` where it should not be) is a RigError.
+
+    `complete_s` decides when a response is counted. It is to be finite within 5 s of `arm`, and to pass the end of the last
+    window of a fixation within `patience_s`, both unless `quiet_s` is above 0. A spike that comes with a time before it makes
+    its presentation lost, and stops the session if an agent was told of it already.
     """
 
     channels: tuple[str, ...]
@@ -87,10 +95,10 @@ class Acquisition(Protocol):
         """
 
     def arm(self) -> None:
-        """Presentations are about to begin; what arrived before is of no use. Called once after `open`, and after a pause."""
+        """Presentations are about to begin; what arrived before is of no use. Called once, after `open`."""
 
     def events(self, timeout_s: float) -> Events:
-        """What arrived; waits for something, but not longer than this.
+        """What arrived; waits for something, but not longer than this. May be nothing but a later `complete_s`, or nothing.
 
         Raises:
             RigError: the stream has ended or cannot be read on.

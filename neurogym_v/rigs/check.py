@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurogym_v.rigs import Rig
+from neurogym_v.rigs.config import RigConfig
 from neurogym_v.rigs.event_rig import EventRig
-
-if TYPE_CHECKING:
-    from neurogym_v.rigs.config import RigConfig, Timing
+from neurogym_v.rigs.settings import Timing
 
 FRAMES = 0.1
 """Of a frame by which a time may differ from whole ones."""
@@ -33,7 +31,7 @@ class Findings:
     lag_s: float
     """Longest time by which onsets arrived after the display's word of them; wall clock."""
     spikes_hz: NDArray[np.float64]
-    """(channels,) while it was listened to."""
+    """(channels,) while it was listened to; NaN: it was not."""
     warnings: tuple[str, ...]
 
 
@@ -53,7 +51,7 @@ def check(rig: EventRig, config: RigConfig) -> Findings:
         offset_s=rig.clocks.offset_s,
         jitter_s=rig.clocks.jitter_s,
         lag_s=max(lags),
-        spikes_hz=spikes / max(listened_s, 1e-9),
+        spikes_hz=spikes / listened_s if listened_s > 0 else np.full(len(spikes), np.nan),
         warnings=(*_doubts(rig, config), *_silent(rig, spikes, listened_s)),
     )
 
@@ -73,7 +71,7 @@ def warnings(rig: Rig, config: RigConfig) -> tuple[str, ...]:
 def _listen(rig: EventRig, listen_s: float) -> tuple[NDArray[np.int_], float]:
     """Spikes of each channel, and the seconds in which they came: of the acquisition's clock, if its stream is never silent."""
     before, start_s, until = rig.recorder.spikes_seen.copy(), rig.recorder.complete_s, time.monotonic() + listen_s
-    while (left_s := until - time.monotonic()) > 0:
+    while (left_s := until - time.monotonic()) > 0 and not rig.gate.ending:
         rig.recorder.wait(min(left_s, 0.1))
         rig.recorder.check()
     listened_s = listen_s if rig.acquisition.quiet_s else rig.recorder.complete_s - start_s

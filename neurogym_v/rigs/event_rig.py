@@ -21,7 +21,7 @@ from neurogym_v.rigs.clocks import Clocks
 from neurogym_v.rigs.gate import Gate
 from neurogym_v.rigs.recorder import Onsets, Recorder
 from neurogym_v.rigs.window import Window
-from neurogym_v.types import Images
+from neurogym_v.types import Images, NeuroGymError
 
 FLASHES_S = tuple(np.cumsum([0.05, 0.10, 0.17, 0.12, 0.23, 0.14, 0.19, 0.11]).round(3).tolist())
 """When the patch is lit to compare the clocks: all intervals differ, so that one lost or one too many is no other pattern."""
@@ -107,9 +107,13 @@ class EventRig:
             self.recorder.start()
             self._wait_for_data()
             self.align()
-        except BaseException:
+        except (NeuroGymError, KeyboardInterrupt):
             self.close()
             raise
+        except Exception as error:  # a laboratory's own part
+            self.close()
+            what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise RigError(f"rig: expected its parts to open, one failed with {what}") from error
 
     def close(self) -> None:
         for number, what in self._retracted():
@@ -201,14 +205,16 @@ class EventRig:
                     self.recorder.wait(LOOK_S)
                 self.recorder.forget(min(fixation.since_s for fixation in (*counting, *([running] if running else []))))
                 while counting and self._complete(counting[0]):
-                    found = self._outcomes(counting.popleft())
+                    found, error = self._outcomes(counting.popleft())
                     yield found
+                    if error:
+                        raise error
                     self._check_sight(found)
                 yield self._second_thoughts()
         except RigError:
             for fixation in counting:  # what had arrived before it failed is as good as ever
                 if self.recorder.complete_s >= self._needed_s(fixation):
-                    yield self._outcomes(fixation)
+                    yield self._outcomes(fixation)[0]
             yield self._second_thoughts()
             raise
         self.recorder.forget(np.inf)
@@ -282,10 +288,15 @@ class EventRig:
         onsets = [self.clocks.predict(shown.onset_s) for shown in fixation.shown.values()]
         return max(onsets) + self.clocks.tolerance_s + self.window.end_s if onsets else -np.inf
 
-    def _outcomes(self, fixation: _Fixation) -> list[Outcome]:
-        """One of each image that was shown."""
-        onsets = self.recorder.onsets()
-        return [self._outcome(shown, onsets) for shown in fixation.shown.values()]
+    def _outcomes(self, fixation: _Fixation) -> tuple[list[Outcome], RigError | None]:
+        """One of each image that was shown, up to the one, if any, at which the clocks turn out to run apart."""
+        onsets, found = self.recorder.onsets(), list[Outcome]()
+        for shown in fixation.shown.values():
+            try:
+                found.append(self._outcome(shown, onsets))
+            except RigError as error:
+                return found, error
+        return found, None
 
     def _check_sight(self, found: Sequence[Outcome]) -> None:
         """Whether the photodiode sees the screen.

@@ -14,13 +14,16 @@ A number is never used twice, also by the next session. One folder serves one se
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -32,6 +35,11 @@ from neurogym_v.rigs import Asked, Outcome, RigError
 from neurogym_v.rigs.folder_files import UnfinishedError, read_answer
 from neurogym_v.rigs.gate import Gate
 from neurogym_v.types import Images
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMATS = ("mat", "h5")
 ANSWERED, UNANSWERED, PARTIAL = "answered", "unanswered", ".partial"
@@ -93,18 +101,29 @@ class Folder:
         self.note: Callable[[str], None] = lambda _: None
         self.gate = Gate()
         self._drive: int | None = None
+        self._lock: BinaryIO | None = None
 
     def open(self) -> None:
         """Put away what a killed session has left, and see that files can be written.
 
         Raises:
-            RigError: the folder is not there, or not ours to write to.
+            RigError: the folder is not there, or not ours to write to, or another session of this machine uses it.
         """
-        self._drive = None
+        self.look()
+        self._take()
         for name in self._names():
             if found := re.fullmatch(rf"{self.prefix}\d{{3,}}_\d{{3,}}_p\d{{6,}}\.png({PARTIAL})?", name):
                 with self._said(f"to let go of {name}"):
                     (self.path / name).unlink() if found[1] else self._move(name, UNANSWERED)
+
+    def look(self) -> None:
+        """See that the folder is there and can be written to; nothing in it is touched.
+
+        Raises:
+            RigError: it is not, or cannot.
+        """
+        self._drive = None
+        self._names()
         with self._said("to be on a drive"):
             self._drive = self.path.stat().st_dev
         trial = self.path / f"{self.prefix}{PARTIAL}"
@@ -150,6 +169,28 @@ class Folder:
     def close(self) -> None:
         """Let go of a block that nobody waits for any more; may be called twice."""
         self._put_away(UNANSWERED)
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _take(self) -> None:
+        """Hold the folder against other sessions of this machine, as long as this process lives.
+
+        Raises:
+            RigError: one of them holds it.
+        """
+        if fcntl is None or self._lock:
+            return
+        digest = hashlib.sha256(f"{self.path.resolve()}/{self.prefix}".encode()).hexdigest()[:16]
+        with suppress(OSError):  # no place for it: go without
+            self._lock = (Path(tempfile.gettempdir()) / f"neurogym-v-folder-{digest}.lock").open("ab")
+        if self._lock:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._lock.close()
+                self._lock = None
+                raise RigError(f"folder {self.path}: expected no other session to use it, one does; end that first") from None
 
     def _free_number(self) -> int:
         """Above every number that any file of the two sides has, and every one that was used."""

@@ -57,8 +57,8 @@ class LiveNeuron(Neuron):
         """Presentations of this process by why they were lost; "" are those that were answered."""
         self.warn: Callable[[str], None] = lambda _: None
         """Told what the log is told too: what is doubtful about the rig, before the first image."""
-        self.dead_s = deque[float](maxlen=1000)
-        """From the last outcome of each block to the first image of the next: the animal waits for the agent."""
+        self.between_s = deque[float](maxlen=1000)
+        """From the last outcome of each block until the next images are asked for: the animal rests meanwhile."""
         self._answered_at: float | None = None
         self._opened = False
 
@@ -169,7 +169,7 @@ class LiveNeuron(Neuron):
 
         def begun(numbers: Sequence[int]) -> None:
             if self._answered_at is not None:
-                self.dead_s.append(time.monotonic() - self._answered_at)
+                self.between_s.append(time.monotonic() - self._answered_at)
                 self._answered_at = None
             self.log.begin([Begun(n, self.presented + place_of[n], digests[int(order[place_of[n]])]) for n in numbers])
 

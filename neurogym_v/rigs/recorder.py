@@ -137,6 +137,8 @@ class Recorder:
             raise RigError(f"acquisition: expected channels 0 to {channels - 1}, got {events.channel.max()}")
         if not (np.isfinite(events.spike_s).all() and np.isfinite(events.onset_s).all()):
             raise RigError("acquisition: expected finite times, got NaN or infinite ones")
+        if np.isnan(events.complete_s):
+            raise RigError("acquisition: expected complete_s as a time, -inf where nothing is known, got NaN")
         with self._changed:
             late = events.spike_s[events.spike_s < self._complete_s - SAME_S]
             faults = [*events.faults, *(Fault(s, s + 2 * SAME_S, "a spike arrived late") for s in late.tolist())]

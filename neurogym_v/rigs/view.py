@@ -123,8 +123,8 @@ class LiveView:
             natural = self._natural
             said = f"best natural {natural.best.value:.1f}, spontaneous {natural.spontaneous.value:.1f} spikes/s"
             rows.add_row("references", said)
-        if self.neuron.dead_s:
-            rows.add_row("between rounds", f"{np.median(self.neuron.dead_s):.2f} s without an image")
+        if self.neuron.between_s:
+            rows.add_row("between rounds", f"{np.median(self.neuron.between_s):.2f} s until the next images are ready")
         rows.add_row("shown", f"{shown}, of which {self._lost()} lost")
         for why, count in tally.most_common():
             if why:

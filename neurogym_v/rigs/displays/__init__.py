@@ -45,7 +45,11 @@ class Display(Protocol):
         """
 
     def fixating(self) -> bool:
-        """Whether the gaze has rested where it should since this was last asked; True where nothing watches it."""
+        """Whether the gaze rests where it should now; True where nothing watches it.
+
+        Asked about once a frame by one thread, from the moment the first image of a fixation is due until the last response
+        window is over; what was before, while the eye was on its way to the dot, does not count. Must not wait.
+        """
 
     def close(self) -> None:
         """May be called twice."""

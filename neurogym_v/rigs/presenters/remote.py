@@ -14,7 +14,7 @@ from neurogym_v.importing import require
 from neurogym_v.rigs import Fixation, Reports, RigError, Shown
 from neurogym_v.rigs.displays import keys
 from neurogym_v.rigs.displays import messages as m
-from neurogym_v.types import Images
+from neurogym_v.types import Images, NeuroGymError
 
 OPEN_S = 2.0
 """How long a server may take to answer the first message."""
@@ -58,6 +58,10 @@ class Remote:
         client_key: str = "",
         patience_s: float = 1.0,
     ) -> None:
+        if bool(server_key) != bool(client_key):
+            raise NeuroGymError(
+                f"presenter remote: expected server_key and client_key, or none, got {server_key or client_key} alone"
+            )
         keys.check_address("presenter remote", address, keys=bool(server_key))
         self.address, self.patience_s = address, patience_s
         self.refresh_hz = math.nan

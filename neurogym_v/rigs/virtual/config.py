@@ -49,6 +49,9 @@ class VirtualConfig:
     def __post_init__(self) -> None:
         if self.transport not in (*SOURCES, FOLDER):
             raise nearest("transport", self.transport, (*SOURCES, FOLDER))
+        for key, least in (("every", 1), ("after", 0)):
+            if getattr(self, key) < least:
+                raise NeuroGymError(f"{key}: expected {least} or more, got {getattr(self, key)}")
         faults = ANSWERS if self.transport == FOLDER else FAULTS
         if self.fault and self.fault not in faults:
             raise nearest("fault of a folder" if self.transport == FOLDER else "fault of a rig", self.fault, faults)

@@ -21,7 +21,7 @@ CYCLE_S = 0.2
 """From one image to the next, seconds of the rig's time."""
 PATIENCE_S = 10.0
 """That a session must have at least for the answer to a block."""
-LARGEST = 300
+LARGEST = 1000
 """Images in a block that are answered within the time that the rig file gives."""
 
 
