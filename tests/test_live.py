@@ -141,8 +141,10 @@ def test_a_count_that_an_agent_was_told_and_that_falls_is_said(tmp_path) -> None
 def test_a_session_measures_the_same_to_its_end(tmp_path) -> None:
     meta = {"channels": "a", "measures": '{"response_ms": [70, 170]}', "rig": "x"}
     LiveLog(tmp_path / "live.sqlite", meta=meta).close()
-    with pytest.raises(JournalError, match="expected the measures that it was begun with"):
+    with pytest.raises(JournalError, match=r"the measures that it was begun with, response_ms \[70, 170\], got .* \[50, 90\]"):
         LiveLog(tmp_path / "live.sqlite", meta=meta | {"measures": '{"response_ms": [50, 90]}'})
+    more = meta | {"measures": '{"response_ms": [70, 170], "on_ms": 100.0}'}  # of a later version, which compares more
+    LiveLog(tmp_path / "live.sqlite", meta=more).close()
     log = LiveLog(tmp_path / "live.sqlite", meta=meta | {"rig": "y"})
     assert "the rig file is another one now" in log.notes()[-1][1]
     log.close()

@@ -93,7 +93,7 @@ def test_a_live_neuron_goes_by_the_name_of_its_file(tmp_path) -> None:
         (("off_ms = 100", "off_ms = -100"), "[timing] off_ms: expected 0, or 4 to 60000 milliseconds, got -100"),
         (
             ("off_ms = 100", "inter_trial_ms = 0.8"),
-            "inter_trial_ms: expected 0, or 4 to 60000 milliseconds, got 0.8 (seconds?)",
+            "inter_trial_ms: expected 0, or 4 to 600000 milliseconds, got 0.8 (seconds?)",
         ),
         (("on_ms = 100", "on_ms = nan"), "[timing] on_ms: expected a number, got nan"),
         (("off_ms = 100", "refresh_hz = 16.67"), "[timing] refresh_hz: expected 20 to 500, got 16.67"),
@@ -144,7 +144,9 @@ def test_a_window_that_reaches_into_the_next_response_is_a_warning(tmp_path) -> 
     ("baseline_ms", "said"),
     [
         ([-25, 25], None),
-        ([-50, 0], "the response window of the image before lasts until -40 ms"),
+        ([-50, 0], "meets the response window of an image before, from -140 to -40 ms"),
+        ([-190, -145], None),
+        ([-300, -280], "from -340 to -240 ms"),
         ([100, 200], "baseline_ms overlaps response_ms"),
     ],
 )
@@ -160,11 +162,12 @@ def test_what_is_measured_is_more_than_windows(tmp_path) -> None:
         ("on_ms = 100", "on_ms = 50"),
         ("per_fixation = 5", "per_fixation = 4"),
         ('"open_ephys"', '"open_ephys"\nline = 2'),
-        ("[timing]", '[display]\nkind = "headless"\nimage_deg = 2.0\n[timing]'),
     ):
-        if "image_deg" not in change[1]:
-            assert load(written(tmp_path, GOOD.replace(*change))).measures != before, change
+        assert load(written(tmp_path, GOOD.replace(*change))).measures != before, change
     for change in (
+        ("[-40, 10]", "[-40.0, 10.0]"),
+        ("off_ms = 100", ""),
+        ('"open_ephys"', '"open_ephys"\nline = 1'),
         ('"remote"', '"remote"\naddress = "tcp://127.0.0.1:6000"'),
         ('"open_ephys"', '"open_ephys"\naddress = "tcp://127.0.0.1:6001"\nsettle_ms = 20'),
         ("[timing]", "[policy]\nagain = 3\n[timing]"),
@@ -203,6 +206,19 @@ class Tracked(Headless):
         return False
 
 
+class Asks:
+    def __init__(self, *, on_ms, off_ms, fixation_ms, inter_trial_ms, response_ms, patience_s, screen):
+        self.screen, self.refresh_hz = screen, 60.0
+
+
+NONE = 3
+
+
+class Channels(OpenEphys):
+    def __init__(self, *, channels=("A",)):
+        super().__init__(channels=channels)
+
+
 class Half:
     def __init__(self, *, channels):
         self.channels = channels
@@ -223,13 +239,20 @@ def test_parts_of_ones_own(tmp_path, monkeypatch) -> None:
     assert not screen.fixating()
     elsewhere = read_rig(written(tmp_path, GOOD + '\n[display]\nkind = "of_the_other_machine:Tracked"\n'))
     assert isinstance(build(elsewhere), EventRig), "the display's class need only be where the screen is"
-    for name, said in (("Half", "expected patience_s, quiet_s, open"), ("Failing", "got OSError: no such amplifier")):
+    asks = build(read_rig(written(tmp_path, GOOD.replace('"remote"', '"own_rig_parts:Asks"\nscreen = 2'))))
+    assert asks.presenter.screen == 2
+    for name, said in (
+        ("Half", "expected quiet_s, open, arm, events, close too, found none"),
+        ("Failing", "got OSError: no such amplifier"),
+        ("NONE", "[acquisition] own_rig_parts:NONE: expected a class, found 3"),
+    ):
         path = written(tmp_path, GOOD.replace('"open_ephys"', f'"own_rig_parts:{name}"'))
-        if name == "Half":
-            said = "expected quiet_s, open, arm, events, close too, found none"
         with pytest.raises(NeuroGymError) as error:
             build(read_rig(path))
         assert said in str(error.value) and str(path) in str(error.value)
+    path = written(tmp_path, GOOD.replace('"open_ephys"\nchannels = ["E1", "E2#1"]', '"own_rig_parts:Channels"'))
+    with pytest.raises(NeuroGymError, match="channels: expected a list of names"):
+        read_rig(path)
 
 
 def test_a_display_is_made_of_its_section(tmp_path) -> None:

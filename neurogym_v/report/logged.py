@@ -17,7 +17,7 @@ from neurogym_v.experiment import RunConfig
 from neurogym_v.journal import Block, JournalError, JournalInUse
 from neurogym_v.registry import LIVE
 from neurogym_v.report.record import NAN, Answers, RigRecord, Showing
-from neurogym_v.rigs.log import FILE, Kept, Logged, read_log
+from neurogym_v.rigs.log import FILE, OPENED, Kept, Logged, read_log
 from neurogym_v.rigs.settings import Windows
 from neurogym_v.rigs.window import Window
 from neurogym_v.types import NeuroGymError
@@ -114,7 +114,7 @@ def _between_s(kept: Kept, showings: Mapping[int, Sequence[Logged]], blocks: Blo
         (its[0].begun_at, max(one.ended_at for one in its))
         for its in ([one for position in _positions(b) for one in showings[position]] for b in _every(blocks))
     )
-    opened = sorted(at for at, what in kept.notes if ALIGNED.fullmatch(what))
+    opened = sorted(at for at, what in kept.notes if what == OPENED)
     return tuple(
         max(0.0, (datetime.fromisoformat(begun) - datetime.fromisoformat(ended)).total_seconds())
         for (_, ended), (begun, _) in itertools.pairwise(edges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from neurogym_v.types import NeuroGymError
 
 MEMBERS = ("channels", "patience_s", "quiet_s", "open", "arm", "events", "close")
 """Of an acquisition."""
-PATHS = ("path", "server_key", "client_key")
+PATHS = ("path", "server_key", "client_key", "gamma")
 """Keys that name files, from where the rig file is."""
 WHERE = ("address", "heartbeat", "host", "command_port", "waveform_port", "spike_port", "spikes", "markers")
 PATIENCE = ("settle_ms", "buffer_ms")
@@ -39,7 +40,7 @@ def build(config: RigConfig) -> Rig:
         if config.folder:
             return Folder(**_located(config, config.folder))
         kind, given = kind_of(config.acquisition)
-        acquisition = part_class("acquisition", kind)(**given)
+        acquisition = part_class("acquisition", kind)(**_located(config, given))
         acquisition.patience_s = config.policy.patience_s
         if missing := [member for member in MEMBERS if not hasattr(acquisition, member)]:
             raise NeuroGymError(
@@ -86,7 +87,7 @@ def display(config: RigConfig) -> Any:
         if not config.display:
             raise NeuroGymError("expected a section [display], found none")
         kind, given = kind_of(config.display)
-        return part_class("display", kind)(**given)
+        return part_class("display", kind)(**_located(config, given))
 
 
 def load(path: Path) -> LiveNeuron:
@@ -105,19 +106,42 @@ def load(path: Path) -> LiveNeuron:
 
 
 def _measures(config: RigConfig) -> str:
-    """What a response is: of what, to images of which size and timing, counted how. One run has the same to its end."""
+    """What a response is: of what, to images of which size and timing, counted how. One run has the same to its end.
+
+    JSON; what is not named in the file has its default, numbers are floats.
+    """
     if config.folder:
         return "folder"
-    said = {key: value for key, value in config.acquisition.items() if key not in (*WHERE, *PATIENCE, "channels")}
-    said |= {"response_ms": config.window.response_ms, "baseline_ms": config.window.baseline_ms}
+    kind, given = kind_of(config.acquisition)
+    parameters = inspect.signature(part_class("acquisition", kind)).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items() if parameter.default is not parameter.empty}
+    said = {key: value for key, value in (defaults | given).items() if key not in (*WHERE, *PATIENCE, "channels")}
+    said |= {"kind": kind, "response_ms": config.window.response_ms, "baseline_ms": config.window.baseline_ms}
     said |= {key: getattr(config.timing, key) for key in ("on_ms", "off_ms", "per_fixation")}
     said |= {key: value for key, value in config.display.items() if key in ("image_deg", "position_deg")}
-    return json.dumps(said, sort_keys=True, default=str)
+    return json.dumps(_plain(said), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """As it is, however it was written."""
+    match value:
+        case bool() | str() | None:
+            return value
+        case int() | float():
+            return float(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+    return str(value)
 
 
 def _located(config: RigConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """With its files where the rig file says, wherever the command is started."""
-    return {key: str(config.path.parent / value) if key in PATHS and value else value for key, value in given.items()}
+    return {
+        key: str(config.path.parent / value) if key in PATHS and value and isinstance(value, str) else value
+        for key, value in given.items()
+    }
 
 
 @contextmanager

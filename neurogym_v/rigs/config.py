@@ -41,7 +41,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -130,12 +130,13 @@ def _config(path: Path, text: str, found: Mapping[str, Any]) -> RigConfig:
         for key, section in (dict.fromkeys(dataclasses.asdict(made["timing"]), "timing") | HOW_LONG).items():
             if name == "presenter" and key in given:
                 raise NeuroGymError(f"[presenter]: expected {key} in [{section}], found it here")
-        _check_part(f"[{name}] {kind}", part_class(name, kind), given)
+        elsewhere = () if name == "acquisition" else (*dataclasses.asdict(made["timing"]), *HOW_LONG)
+        _check_part(f"[{name}] {kind}", part_class(name, kind), given, elsewhere)
     if "display" in halves:
         kind, given = kind_of(halves["display"], "display")
         if ":" not in kind:  # a laboratory's own need only be where the screen is
             _check_part(f"[display] {kind}", part_class("display", kind), given)
-    names = (halves.get("folder") or halves["acquisition"])["channels"]
+    names = (halves.get("folder") or halves["acquisition"]).get("channels", ())
     if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names) or not names:
         raise NeuroGymError(f"channels: expected a list of names, each once, got {_as_written(names)}")
     made |= halves
@@ -177,15 +178,17 @@ def kind_of(section: Mapping[str, Any], name: str = "") -> tuple[str, dict[str, 
     return kind, given
 
 
-def _check_part(what: str, make: Any, given: Mapping[str, Any]) -> None:
-    """Whether a section has what a class takes, and all that it needs."""
+def _check_part(what: str, make: Any, given: Mapping[str, Any], elsewhere: Sequence[str] = ()) -> None:
+    """Whether a section has what a class takes, and all that it needs but for what other sections say."""
+    if not callable(make):
+        raise NeuroGymError(f"{what}: expected a class, found {make!r}")
     check_parameters(what, make, {key: value for key, value in given.items() if key != "channels"}, positional=True)
     for key, parameter in inspect.signature(make).parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind in (
             parameter.KEYWORD_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
         )
-        if needed and key not in given:
+        if needed and key not in given and key not in elsewhere:
             raise NeuroGymError(f"{what}: expected a value for {key}, found none")
 
 

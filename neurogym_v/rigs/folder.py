@@ -111,10 +111,14 @@ class Folder:
         """
         self.look()
         self._take()
-        for name in self._names():
-            if found := re.fullmatch(rf"{self.prefix}\d{{3,}}_\d{{3,}}_p\d{{6,}}\.png({PARTIAL})?", name):
-                with self._said(f"to let go of {name}"):
-                    (self.path / name).unlink() if found[1] else self._move(name, UNANSWERED)
+        try:
+            for name in self._names():
+                if found := re.fullmatch(rf"{self.prefix}\d{{3,}}_\d{{3,}}_p\d{{6,}}\.png({PARTIAL})?", name):
+                    with self._said(f"to let go of {name}"):
+                        (self.path / name).unlink() if found[1] else self._move(name, UNANSWERED)
+        except BaseException:
+            self._release()
+            raise
 
     def look(self) -> None:
         """See that the folder is there and can be written to; nothing in it is touched.
@@ -169,9 +173,14 @@ class Folder:
     def close(self) -> None:
         """Let go of a block that nobody waits for any more; may be called twice."""
         self._put_away(UNANSWERED)
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._release()
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)  # a forked process may still hold the file
+            lock.close()
 
     def _take(self) -> None:
         """Hold the folder against other sessions of this machine, as long as this process lives.
@@ -187,10 +196,12 @@ class Folder:
         if self._lock:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 self._lock.close()
                 self._lock = None
                 raise RigError(f"folder {self.path}: expected no other session to use it, one does; end that first") from None
+            except OSError:  # no locks there
+                self._release()
 
     def _free_number(self) -> int:
         """Above every number that any file of the two sides has, and every one that was used."""

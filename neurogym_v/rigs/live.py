@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neurogym_v.journal import JournalError
 from neurogym_v.neurons.simulated import Neuron, check_images
 from neurogym_v.rigs import Asked, Rig, RigError
-from neurogym_v.rigs.log import FILE, INTERRUPTED, Begun, LiveLog
+from neurogym_v.rigs.log import FILE, INTERRUPTED, OPENED, Begun, LiveLog
 from neurogym_v.types import Images, NeuroGymError, Rates
 
 
@@ -83,6 +83,7 @@ class LiveNeuron(Neuron):
         if not self._opened:
             self.rig.open()
             self._opened = True
+            self.log.note(OPENED)
             for warning in self._look():
                 self.log.note(f"warning: {warning}")
                 self.warn(warning)

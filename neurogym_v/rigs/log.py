@@ -8,6 +8,7 @@ the clocks compared are here too, for pictures and for export.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -34,6 +35,8 @@ CREATE TABLE presentation (
     lost TEXT, onset_s REAL, late_frames INTEGER, rates BLOB, counts BLOB, spike_s BLOB, channel BLOB);
 CREATE INDEX presentation_position ON presentation (position);
 """
+OPENED = "the rig was opened"
+"""A note: what was before may have been on another day."""
 INTERRUPTED = "interrupted before it was counted"
 
 
@@ -102,7 +105,7 @@ class LiveLog:
                 if self.meta.get("version") != str(VERSION):
                     raise JournalError(f"{path}: expected version {VERSION}, found version {self.meta.get('version')}")
                 for key in ("channels", "measures"):
-                    before, now = (found.get(key, "").replace("\n", ", ") for found in (self.meta, meta or self.meta))
+                    before, now = _differing(self.meta.get(key, ""), (meta or self.meta).get(key, ""))
                     if now != before:
                         raise JournalError(
                             f"{path}: expected the {key} that it was begun with, {before or 'none'}, got {now or 'none'}"
@@ -240,6 +243,16 @@ def _logged(row: Sequence[Any]) -> Logged:
         channel=np.frombuffer(channel or b"", dtype="<i8").astype(np.intp),
     )
     return Logged(Begun(number, position, image), begun_at, ended_at or "", outcome)
+
+
+def _differing(before: str, now: str) -> tuple[str, str]:
+    """Of two texts what is to be compared: as they are, or, of two JSON objects, what both tell and tell differently."""
+    try:
+        one, other = json.loads(before), json.loads(now)
+        keys = [key for key in one if key in other and one[key] != other[key]]
+        return tuple(", ".join(f"{key} {json.dumps(found[key])}" for key in keys) for found in (one, other))  # type: ignore[return-value]
+    except (ValueError, TypeError):
+        return before.replace("\n", ", "), now.replace("\n", ", ")
 
 
 def _blob(array: NDArray[Any] | None, dtype: str) -> bytes | None:

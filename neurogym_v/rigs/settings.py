@@ -10,6 +10,8 @@ from neurogym_v.types import NeuroGymError
 LEAST_MS, MOST_MS = 4.0, 60_000.0
 """Less than the first is shorter than a frame of any screen: it was meant as seconds. A fixation does not last longer than the
 other."""
+LONGEST_REST_MS = 600_000.0
+"""That a display can be asked for."""
 LEAST_TOLERANCE_MS = 0.5
 """A photodiode's edge jitters as much."""
 REFRESH_HZ = (20.0, 500.0)
@@ -65,10 +67,11 @@ def check(timing: Timing, window: Windows, policy: Policy) -> None:
     """
     for key, value in dataclasses.asdict(timing).items():
         least = "" if key == "on_ms" else "0, or "
-        if key.endswith("_ms") and not (LEAST_MS <= value <= MOST_MS or (least and value == 0)):
+        most = LONGEST_REST_MS if key == "inter_trial_ms" else MOST_MS
+        if key.endswith("_ms") and not (LEAST_MS <= value <= most or (least and value == 0)):
             seconds = " (seconds?)" if 0 < value < LEAST_MS else ""
             raise NeuroGymError(
-                f"[timing] {key}: expected {least}{LEAST_MS:g} to {MOST_MS:g} milliseconds, got {value:g}{seconds}"
+                f"[timing] {key}: expected {least}{LEAST_MS:g} to {most:.0f} milliseconds, got {value:g}{seconds}"
             )
     if not 1 <= timing.per_fixation <= MOST_IMAGES:
         raise NeuroGymError(f"[timing] per_fixation: expected 1 to {MOST_IMAGES}, got {timing.per_fixation}")
@@ -120,11 +123,15 @@ def doubts(timing: Timing, window: Windows) -> tuple[str, ...]:
         )
     if baseline and baseline[0] < response[1] and baseline[1] > response[0]:
         said.append("[window] baseline_ms overlaps response_ms: a part of the response is subtracted from it")
-    elif baseline and timing.per_fixation > 1 and baseline[0] < response[1] - cycle:
-        said.append(
-            f"[window] baseline_ms starts {baseline[0]:g} ms from the onset, when the response window of the image before "
-            f"lasts until {response[1] - cycle:g} ms: its response is subtracted too"
-        )
+    elif baseline:
+        for back in range(1, timing.per_fixation):
+            start, end = response[0] - back * cycle, response[1] - back * cycle
+            if baseline[0] < end and baseline[1] > start:
+                said.append(
+                    f"[window] baseline_ms from {baseline[0]:g} ms of the onset meets the response window of an image before, "
+                    f"from {start:g} to {end:g} ms: its response is subtracted too"
+                )
+                break
     if window.tolerance_ms > timing.on_ms / 2:
         said.append(f"[window] tolerance_ms of {window.tolerance_ms:g} is more than half of on_ms")
     return tuple(said)
