@@ -83,8 +83,13 @@ def _working_folder() -> Iterator[None]:
         sys.path[:] = [entry for entry in sys.path if entry is not here]
 
 
+def in_a_line(error: BaseException) -> str:
+    """Its type and the first line of what it says: for errors of other people's code."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def wrong(kind: str, name: str, expected: str, found: object) -> NeuroGymError:
-    """One line; of an exception its type and the first line of what it says."""
+    """One line, of an exception too."""
     if isinstance(found, Exception):
-        found = f"{type(found).__name__}: {str(found).strip().partition(chr(10))[0]}"
+        found = in_a_line(found)
     return NeuroGymError(f"{kind} {name!r}: expected {expected}, found {found}")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from neurogym_v.importing import in_a_line
 from neurogym_v.registry import part_class
 from neurogym_v.rigs import Acquisition, Rig, check
 from neurogym_v.rigs.config import RigConfig, kind_of, read_rig
@@ -152,5 +153,4 @@ def _said(config: RigConfig) -> Iterator[None]:
     except NeuroGymError as error:
         raise type(error)(f"rig file {config.path}: {error}") from None
     except Exception as error:  # a laboratory's own class
-        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise NeuroGymError(f"rig file {config.path}: expected parts that can be made of it, got {what}") from error
+        raise NeuroGymError(f"rig file {config.path}: expected parts that can be made of it, got {in_a_line(error)}") from error

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from neurogym_v.importing import in_a_line
 from neurogym_v.rigs import NO_NUMBER, Acquisition, Asked, Fixation, Outcome, Presenter, RigError, Shown
 from neurogym_v.rigs.clocks import Clocks
 from neurogym_v.rigs.gate import Gate
@@ -112,8 +113,7 @@ class EventRig:
             raise
         except Exception as error:  # a laboratory's own part
             self.close()
-            what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            raise RigError(f"rig: expected its parts to open, one failed with {what}") from error
+            raise RigError(f"rig: expected its parts to open, one failed with {in_a_line(error)}") from error
 
     def close(self) -> None:
         for number, what in self._retracted():

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from neurogym_v.importing import in_a_line
 from neurogym_v.journal import JournalError
 from neurogym_v.neurons.simulated import Neuron, check_images
 from neurogym_v.rigs import Asked, Rig, RigError
@@ -190,6 +191,6 @@ class LiveNeuron(Neuron):
                         )
                     rates[place_of[outcome.number]] = np.nan if outcome.rates is None else outcome.rates
         except BaseException as error:
-            self.log.abandon(f"{INTERRUPTED}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            self.log.abandon(f"{INTERRUPTED}: {in_a_line(error)}")
             self.close()
             raise

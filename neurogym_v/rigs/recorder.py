@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurogym_v.importing import in_a_line
 from neurogym_v.rigs import Acquisition, Events, Fault, RigError
 
 POLL_S = 0.05
@@ -74,7 +75,7 @@ class Recorder:
         if self._error is not None:
             if isinstance(self._error, RigError):
                 raise self._error
-            what = f"{type(self._error).__name__}: {str(self._error).partition(chr(10))[0]}"
+            what = in_a_line(self._error)
             raise RigError(f"acquisition: expected events, its adapter failed with {what}") from self._error
 
     @property
