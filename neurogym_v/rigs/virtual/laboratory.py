@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import TextIO
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.rigs import RigError
 from neurogym_v.rigs.virtual.config import VirtualConfig, toml
 from neurogym_v.rigs.virtual.folder import FolderRig
+from neurogym_v.rigs.virtual.truth import Truth
 
 CYCLE_S = 0.2
 """From one image to the next, seconds of the rig's time."""
@@ -37,7 +36,7 @@ class VirtualLaboratory:
         self.sites, self.channels = config.recorded(neuron)
         self._neuron, self._rng = neuron.begin(np.random.default_rng([config.seed, 8])), np.random.default_rng([config.seed, 7])
         self._stop = threading.Event()
-        self._log: TextIO | None = None
+        self._truth = Truth(None)
         self._other = FolderRig(
             config.folder,
             self.channels,
@@ -56,7 +55,7 @@ class VirtualLaboratory:
         """
         try:
             self.config.folder.mkdir(parents=True, exist_ok=True)
-            self._log = self.config.log.open("a", buffering=1) if self.config.log else None
+            self._truth = Truth(self.config.log)
         except OSError as error:
             raise RigError(f"folder {error.filename}: expected it to be writable, got: {error.strerror}") from None
         self._other.open()
@@ -75,9 +74,7 @@ class VirtualLaboratory:
     def close(self) -> None:
         self._stop.set()
         self._other.close()
-        if self._log:
-            self._log.close()
-            self._log = None
+        self._truth.close()
 
     @property
     def rig_file(self) -> str:
@@ -92,12 +89,8 @@ class VirtualLaboratory:
         self._stop.wait(len(numbers) * CYCLE_S / self.config.pace)
         for number, row in zip(numbers, rates, strict=True):
             broken = bool(np.isnan(row).any())
-            self._write({"number": number, "rates": None if broken else row.tolist(), "broken": broken})
+            self._truth.write(number=number, rates=None if broken else row.tolist(), broken=broken)
         return np.where(np.isnan(rates).any(axis=1, keepdims=True), np.nan, rates)
 
     def _misdeed(self, fault: str, block: int) -> None:
-        self._write({"fault": fault, "block": block, "at": time.time()})
-
-    def _write(self, line: dict[str, object]) -> None:
-        if self._log:
-            self._log.write(json.dumps(line) + "\n")
+        self._truth.write(fault=fault, block=block, at=time.time())

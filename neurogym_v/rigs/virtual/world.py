@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.rigs import NO_NUMBER
 from neurogym_v.rigs.virtual import Stretch
 from neurogym_v.rigs.virtual.mischief import Misdeed
+from neurogym_v.rigs.virtual.truth import Truth
 from neurogym_v.rigs.window import Window
 from neurogym_v.types import Images, Rates
 
@@ -88,7 +88,7 @@ class World:
         """Images so far."""
         self.began: Callable[[], None] = lambda: None
         """Called before the first of them."""
-        self._log: TextIO | None = log.open("a", buffering=1) if log else None
+        self._truth = Truth(log)
 
     def now(self) -> float:
         """Seconds of the display's clock."""
@@ -124,7 +124,7 @@ class World:
             counts = np.rint(np.nan_to_num(rates) * (end_s - start_s)).astype(int)
             counts = np.array([self._fire(channel, int(n), first, last) for channel, n in enumerate(counts)])
             self._busy.append((first, last))
-        self._write({"number": number, "image": name, "onset": edge, "counts": counts.tolist(), "broken": broken})
+        self._truth.write(number=number, image=name, onset=edge, counts=counts.tolist(), broken=broken)
         return shown_s, not broken
 
     def light(self, frame: Frame) -> float:
@@ -172,20 +172,14 @@ class World:
 
     def misdeed(self, misdeed: Misdeed) -> None:
         """Write down what went wrong on the way."""
-        self._write({"fault": misdeed.fault, "start": misdeed.start, "end": misdeed.end, "at": time.time()})
+        self._truth.write(fault=misdeed.fault, start=misdeed.start, end=misdeed.end, at=time.time())
 
     def close(self) -> None:
-        if self._log:
-            self._log.close()
-            self._log = None
+        self._truth.close()
 
     @property
     def _plugged(self) -> bool:
         return self._unplugged_after is None or self.shown <= self._unplugged_after
-
-    def _write(self, line: dict[str, object]) -> None:
-        if self._log:
-            self._log.write(json.dumps(line) + "\n")
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.sample_rate)
