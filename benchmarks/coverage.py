@@ -1,9 +1,10 @@
 """Whether intervals and tests hold what they promise: `python -m neurogym_v.benchmarks.coverage`.
 
 Draws sites and seeds from populations whose true value is known, again and again, and counts how often the 95% interval of
-`neurogym_v.scoring.cluster_bootstrap` (sites are drawn, quantiles are expanded) holds it, beside the plain percentile interval
-over sites, and the one that draws seeds within these sites as well. A second table counts how often a site whose best image is
-no better than the best natural one (3 spikes a presentation either) is taken for stretched.
+`neurogym_v.scoring.cluster_bootstrap` (sites are drawn, quantiles are expanded) holds it, and for means that of
+`studentized_bootstrap`, beside the plain percentile interval over sites, and the one that draws seeds within these sites as
+well. A second table counts how often a site whose best image is no better than the best natural one (3 spikes a presentation
+either) is taken for stretched.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neurogym_v.scoring import Scores, SiteTest, Statistic, bootstrap_test, cluster_bootstrap, iqm, mean, median, paired, welch
+from neurogym_v.scoring import (
+    Scores,
+    SiteTest,
+    Statistic,
+    bootstrap_test,
+    cluster_bootstrap,
+    iqm,
+    mean,
+    median,
+    paired,
+    studentized_bootstrap,
+    welch,
+)
 from neurogym_v.stats import Estimate
 
 Population: TypeAlias = Callable[[np.random.Generator, int, int], Scores]
@@ -100,28 +113,38 @@ def false_sites(test: SiteTest, *, repeats: int, mean_count: float, runs: int, s
         yield test(first, second)
 
 
-def intervals(resamples: int) -> dict[str, Interval]:
-    """Ours, and what it is compared with."""
+def of_means(scores: Scores, statistic: Statistic, rng: np.random.Generator, *, resamples: int) -> Estimate:
+    """`studentized_bootstrap`, which knows no other statistic."""
+    assert statistic is mean
+    return studentized_bootstrap(scores, rng, resamples=resamples)
+
+
+def intervals(resamples: int, statistic: Statistic) -> dict[str, Interval]:
+    """Ours of a statistic, and what they are compared with."""
+    ours: dict[str, Interval] = {"studentized": partial(of_means, resamples=resamples)} if statistic is mean else {}
     return {
         "sites, expanded": partial(cluster_bootstrap, resamples=resamples),
         "sites": partial(percentile, resamples=resamples, seeds=False),
         "sites and seeds": partial(percentile, resamples=resamples, seeds=True),
+        **ours,
     }
 
 
 def coverage_table(chosen: argparse.Namespace, bar: Progress) -> Table:
     """A row a statistic, population and number of sites, a column an interval."""
-    made = intervals(chosen.resamples)
+    made = {name: intervals(chosen.resamples, STATISTICS[name]) for name in chosen.statistics}
+    headings = max(made.values(), key=len)
     error = 200 * np.sqrt(0.95 * 0.05 / chosen.runs)
     title = f"% of {chosen.runs} intervals that hold the truth; 95 ± {error:.1f} is right"
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("statistic", "population", "sites", *made):
+    for heading in ("statistic", "population", "sites", *headings):
         table.add_column(heading, justify="left" if heading in ("statistic", "population") else "right")
     grid = list(product(chosen.statistics, chosen.populations, chosen.sites))
-    task = bar.add_task("intervals", total=len(grid) * len(made) * chosen.runs)
+    total = chosen.runs * sum(len(made[statistic]) for statistic, _, _ in grid)
+    task = bar.add_task("intervals", total=total)
     for statistic, name, sites in grid:
         sizes = {"sites": sites, "seeds": chosen.seeds, "runs": chosen.runs, "seed": chosen.seed}
-        each = [experiments(POPULATIONS[name], STATISTICS[statistic], kind, **sizes) for kind in made.values()]
+        each = [experiments(POPULATIONS[name], STATISTICS[statistic], kind, **sizes) for kind in made[statistic].values()]
         table.add_row(statistic, name, str(sites), *(f"{100 * _share(held, bar, task):.1f}" for held in each))
     return table
 

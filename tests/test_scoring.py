@@ -29,6 +29,7 @@ from neurogym_v.scoring import (
     probability_of_improvement,
     site_means,
     stratified_bootstrap,
+    studentized_bootstrap,
     wilcoxon_holm,
 )
 from neurogym_v.types import NeuroGymError
@@ -177,6 +178,35 @@ def test_without_two_sites_there_is_no_interval_over_sites() -> None:
     assert np.isnan(none.value)
 
 
+def test_studentized_intervals_by_hand() -> None:
+    """All resamples of four sites, as R's boot.ci(type = "stud") would weigh them, drawn here one by one."""
+    means, rng = np.array([0.0, 1.0, 2.0, 9.0]), np.random.default_rng(0)
+    every = np.stack(np.meshgrid(*[means] * 4), axis=-1).reshape(-1, 4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (every.mean(axis=1) - 3) / (every.std(axis=1, ddof=1) / 2)
+    ends = np.quantile(np.nan_to_num(t, nan=0), [0.975, 0.025], method="inverted_cdf")
+    low, high = 3 - ends * stats.sem(means)
+    found = studentized_bootstrap(np.stack([means, means, [NAN] * 4], axis=1), rng, resamples=100_000)
+    assert (found.value, found.low, found.high) == pytest.approx((3, low, high), rel=0.02)
+    assert high - 3 > 2 * (3 - low)  # further out where the long tail is
+    normal = rng.normal(size=(40, 1))
+    t_test = stats.t.interval(0.95, 39, normal.mean(), stats.sem(normal[:, 0]))
+    found = studentized_bootstrap(normal, rng, resamples=100_000)
+    assert (found.low, found.high) == pytest.approx(t_test, abs=0.1 * stats.sem(normal[:, 0]))
+
+
+@given(scores_, st.floats(1e-3, 1e3), st.integers(-100, 100))
+def test_studentized_intervals_know_no_units(scores: np.ndarray, scale: float, shift: int) -> None:
+    one, other = (studentized_bootstrap(s, np.random.default_rng(1)) for s in (scores, scale * scores + shift))
+    np.testing.assert_allclose(
+        [other.low, other.high], [scale * one.low + shift, scale * one.high + shift], rtol=1e-6, atol=1e-6
+    )
+    assert np.isnan(one.low) == (len(scores) < 4)
+    if len(scores) >= 4:
+        assert one.low <= one.value <= one.high
+        assert (one.low == one.high) == (np.ptp(site_means(scores)) < 1e-9)
+
+
 def test_memory_is_bounded_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cluster_bootstrap(X, iqm, np.random.default_rng(3)), stratified_bootstrap(X, iqm, np.random.default_rng(3))
     monkeypatch.setattr(bootstrap, "CHUNK", 1234)
@@ -204,6 +234,12 @@ def test_intervals_over_sites_cover_93_to_97_percent(population: str, sites: int
     assert low <= share <= high
 
 
+@pytest.mark.parametrize("population", ["heavy", "skewed", "noisy"])
+def test_studentized_intervals_of_means_cover_93_to_97_percent_of_12_sites(population: str) -> None:
+    low, share, high = coverage("studentized", population, 12, mean, runs=2000)
+    assert low <= share <= high
+
+
 def test_plain_intervals_do_not() -> None:
     low, share, _ = coverage("sites", "noisy", 8, mean, runs=600)
     assert share < low
@@ -213,7 +249,9 @@ def test_plain_intervals_do_not() -> None:
 
 def coverage(kind: str, population: str, sites: int, statistic, *, runs: int) -> tuple[float, float, float]:
     """Share of intervals that hold the truth, between those that 93 and 97% may come to in so many runs (1 in 200 beyond)."""
-    held = experiments(POPULATIONS[population], statistic, intervals(300)[kind], sites=sites, seeds=3, runs=runs, seed=1)
+    held = experiments(
+        POPULATIONS[population], statistic, intervals(300, statistic)[kind], sites=sites, seeds=3, runs=runs, seed=1
+    )
     low, high = stats.binom.ppf(0.005, runs, 0.93) / runs, stats.binom.ppf(0.995, runs, 0.97) / runs
     return float(low), float(np.mean(list(held))), float(high)
 
@@ -223,7 +261,7 @@ def test_the_command_prints_what_its_documentation_quotes(monkeypatch, capsys) -
     monkeypatch.setattr("sys.argv", ["coverage", *options])
     main()
     printed = capsys.readouterr().out
-    for word in ("sites, expanded", "sites and seeds", "mean       heavy           6", "Welch at 0.5%"):
+    for word in ("sites, expanded", "sites and seeds", "studentized", "mean       heavy           6", "Welch at 0.5%"):
         assert word in printed
     monkeypatch.setattr("sys.argv", ["coverage", "--sites", "1"])
     with pytest.raises(SystemExit):
@@ -340,6 +378,7 @@ RNG = np.random.default_rng(0)
     (lambda: cluster_bootstrap(X, lambda s: np.mean(s), RNG), "got shape () of (1, 10, 4)"),
     (lambda: stratified_bootstrap(X, mean, RNG, resamples=0), "resamples: expected 1 or more, got 0"),
     (lambda: cluster_bootstrap(X[None], mean, RNG), "got an array of shape (1, 10, 4)"),
+    (lambda: studentized_bootstrap(X, RNG, resamples=0), "resamples: expected 1 or more, got 0"),
     (lambda: paired_difference(X, X[1:], RNG), "expected the same sites and seeds of all agents, got [(10, 4), (9, 4)]"),
     (lambda: probability_of_improvement(X, X[1:]), "got 10 and 9 sites"),
     (lambda: friedman([[1, 2], [3, 4]]), "expected 3 agents or more, got 2"),

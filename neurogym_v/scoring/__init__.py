@@ -2,7 +2,7 @@
 
 from neurogym_v.scoring.aggregate import Counted, Scores, Statistic, counted, iqm, mean, median, optimality_gap, site_means
 from neurogym_v.scoring.alike import alike
-from neurogym_v.scoring.bootstrap import cluster_bootstrap, stratified_bootstrap
+from neurogym_v.scoring.bootstrap import cluster_bootstrap, stratified_bootstrap, studentized_bootstrap
 from neurogym_v.scoring.compare import (
     Friedman,
     Pair,
@@ -51,6 +51,7 @@ __all__ = [
     "site_means",
     "stratified_bootstrap",
     "stretched",
+    "studentized_bootstrap",
     "welch",
     "wilcoxon_holm",
 ]
