@@ -11,6 +11,7 @@ from neurogym_v.benchmarks.engines import Engine
 from neurogym_v.benchmarks.lockstep import grouped, search_together
 from neurogym_v.benchmarks.runs import Asked, Folder, begun_with, forget, read_result
 from neurogym_v.benchmarks.suite import Suite, Task
+from neurogym_v.experiment import Experiment
 from neurogym_v.files import write_json
 from neurogym_v.journal import Journal
 
@@ -20,6 +21,20 @@ Watch = Callable[[int, int], None]
 
 def nobody(_done: int, _all: int) -> None:
     """Watches nothing."""
+
+
+def check(tasks: Sequence[Task]) -> None:
+    """Refuse what cannot be run before anything is begun: of every agent its first run, of every neuron one.
+
+    Raises:
+        NeuroGymError: as `Experiment`.
+    """
+    seen = set[tuple[str, str]]()
+    for task in tasks:
+        for key in (("agent", task.agent), ("neuron", f"{task.config.neuron} {task.config.site} {task.config.noise}")):
+            if key not in seen:
+                seen.add(key)
+                Experiment(task.config)
 
 
 def run_all(

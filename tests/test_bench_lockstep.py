@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from neurogym_v import registry
-from neurogym_v.benchmarks import lockstep, suite
+from neurogym_v.benchmarks import lockstep, side_by_side, suite
 from neurogym_v.benchmarks.bench import run_all
 from neurogym_v.benchmarks.engines.serial import Serial
 from neurogym_v.benchmarks.runs import Folder
@@ -176,3 +177,40 @@ def test_a_neuron_that_cannot_go_into_a_journal_fails_every_run_and_not_the_benc
     together = bench("Untold", tmp_path / "together", 4)
     assert together == bench("Untold", tmp_path / "alone", 1)
     assert [said["failed"] for said in together.values()] == ["RuntimeError: cannot tell"] * 4
+
+
+def side_by_side_of(arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("sys.argv", ["side_by_side", *arguments.split()])
+    side_by_side.main()
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_runs_an_hour_are_told_of_equal_results(mine: Any, sizes: list[int], tmp_path: Path, monkeypatch, capsys) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(SUITE.replace("NEURON", "Calm"))
+    told = side_by_side_of(f"{file} --device cpu --turns 2 --lockstep 4", capsys, monkeypatch)
+    assert "4 runs on cpu, 0 of them failed" in told and re.search(r" 4 [\d.]+ \d+ [\d.]+ \[[\d., ]+\] 4/4", told)
+    assert set(sizes) == {4} and len(sizes) == 2 * 4  # two turns of three rounds of search and their validation
+
+
+def test_results_that_differ_are_counted(mine: Any, tmp_path: Path, monkeypatch, capsys) -> None:
+    """As on a device that rounds a larger batch otherwise."""
+    file = tmp_path / "mine.toml"
+    file.write_text(SUITE.replace("NEURON", "Calm"))
+    answers = lockstep.answers
+
+    def otherwise(sessions: Mapping[Any, Session], asked: Mapping[Any, Showing]) -> Any:
+        found = answers(sessions, asked)
+        return {place: rates[::-1] if place == max(found) else rates for place, rates in found.items()}
+
+    monkeypatch.setattr(lockstep, "answers", otherwise)
+    told = side_by_side_of(f"{file} --device cpu --turns 1 --lockstep 2", capsys, monkeypatch)
+    assert re.search(r" 2 [\d.]+ \d+ [\d.]+ \[[\d., ]+\] 2/4 up to 0\.\d+", told)
+
+
+def test_runs_that_cannot_be_are_refused_before_the_clock_runs(monkeypatch, capsys) -> None:
+    for arguments, said in [("nosuch", "unknown suite 'nosuch'"), ("quick --agents noo", "unknown agent 'noo'"),
+                            ("--turns 0", "--lockstep, --turns: expected 1 or more")]:  # fmt: skip
+        with pytest.raises(SystemExit):
+            side_by_side_of(arguments, capsys, monkeypatch)
+        assert said in capsys.readouterr().err

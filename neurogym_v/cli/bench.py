@@ -16,12 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from neurogym_v.benchmarks import runs, suite
-from neurogym_v.benchmarks.bench import outdated, run_all
+from neurogym_v.benchmarks.bench import check, outdated, run_all
 from neurogym_v.benchmarks.engines import ENGINES, Engine, load_engine
 from neurogym_v.benchmarks.leaderboard.build import PAGE_OF_BENCH, write_page
 from neurogym_v.benchmarks.standings import Standing, compared, standings, tracks
 from neurogym_v.benchmarks.suite import Suite, Task
-from neurogym_v.experiment import Experiment
 from neurogym_v.files import write_json
 from neurogym_v.registry import device_of
 from neurogym_v.stats import Estimate
@@ -131,20 +130,6 @@ def engine(chosen: argparse.Namespace) -> Engine:
     if chosen.scheduler and chosen.engine != "dask":
         raise NeuroGymError(f"--scheduler: expected --engine dask, got --engine {chosen.engine}")
     return load_engine(chosen.engine, jobs=chosen.jobs, **({"address": chosen.scheduler} if chosen.scheduler else {}))
-
-
-def check(tasks: Sequence[Task]) -> None:
-    """Refuse what cannot be run before anything is begun: of every agent its first run, of every neuron one.
-
-    Raises:
-        NeuroGymError: as `Experiment`.
-    """
-    seen = set[tuple[str, str]]()
-    for task in tasks:
-        for key in (("agent", task.agent), ("neuron", f"{task.config.neuron} {task.config.site} {task.config.noise}")):
-            if key not in seen:
-                seen.add(key)
-                Experiment(task.config)
 
 
 def _run(asked: Suite, tasks: Sequence[Task], folder: runs.Folder, console: Console, chosen: argparse.Namespace) -> None:
