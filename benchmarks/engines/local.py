@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from neurogym_v.memory import keep_freed
 from neurogym_v.types import NeuroGymError
 
 T = TypeVar("T")
@@ -79,8 +80,9 @@ def ctrl_c_later() -> Iterator[None]:
 
 
 def begin_worker() -> None:
-    """In a new worker: one thread, and an end with its parent."""
+    """In a new worker: one thread, memory that is kept, and an end with its parent."""
     torch.set_num_threads(1)
+    keep_freed()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from neurogym_v import __version__
+from neurogym_v.memory import keep_freed
 from neurogym_v.types import NeuroGymError
 
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (run, live, rig, report, export, bench, leaderboard, fit, cast, listing, weights):
         module.add(commands)
     chosen = parser.parse_args(arguments)
+    keep_freed()
     try:
         code: int = chosen.command(chosen)
     except NeuroGymError as error:
