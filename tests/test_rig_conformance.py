@@ -71,9 +71,9 @@ class Tape:
         self._open = False
 
 
-def check(cls: type[Tape] = Tape, **changes: object) -> None:
+def check(cls: type[Tape] = Tape, *, patience_s: float = 0.1, **changes: object) -> None:
     tape: queue.SimpleQueue[Stretch] = queue.SimpleQueue()
-    check_acquisition(lambda: cls(tape, **changes), tape.put, sample_rate=RATE, onsets=2, patience_s=0.1)  # type: ignore[arg-type]
+    check_acquisition(lambda: cls(tape, **changes), tape.put, sample_rate=RATE, onsets=2, patience_s=patience_s)  # type: ignore[arg-type]
 
 
 def test_one_that_keeps_its_contract_passes() -> None:
@@ -94,7 +94,7 @@ def test_one_that_delivers_late_and_in_another_order_but_says_so_passes() -> Non
         old = held.pop(0)
         return replace(old, spike_s=old.spike_s[::-1].copy(), channel=old.channel[::-1].copy())
 
-    check(twist=late)
+    check(twist=late, patience_s=1.0)  # a machine with other work may take from it what 0.1 s leaves
 
 
 def only(condition: Callable[[int], bool], twist: Callable[[Events], Events]) -> Callable[[Events, int], Events]:

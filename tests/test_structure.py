@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("types", "registration", "files", "importing", "naming", "database"),
+    ("types", "registration", "files", "importing", "naming", "database", "memory"),
     (
         "weights",
         "networks",
