@@ -1,9 +1,9 @@
 """Memory that is freed is kept for the next batch, where a process is ours.
 
 A batch of images goes through buffers of tens of megabytes. glibc gives each back to the system when it is freed and gets it
-anew, zeroed page by page, for the next batch. Kept, a search in one thread takes 1.15 times less of the processor (1.06 to 1.21 in
-four turns of `python -m neurogym_v.benchmarks.memory`) at the same peak of memory; what was freed stays the process's, though.
-Only processes that we begin do this: the command line and the workers of a bench.
+anew, zeroed page by page, for the next batch. Where it is kept, a search in one thread is 1.15 times as fast (processor time;
+1.06 to 1.21 in four turns of `python -m neurogym_v.benchmarks.memory`) at the same peak of memory; what was freed stays with
+the process, though. Only processes that we begin do this: the command line and the workers of a bench.
 """
 
 from __future__ import annotations
