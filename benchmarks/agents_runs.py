@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neurogym_v import cast
 from neurogym_v.benchmarks.code import code_of
 from neurogym_v.benchmarks.engines.local import THREADS, begin_worker, ctrl_c_later
+from neurogym_v.benchmarks.progress import progress
 from neurogym_v.benchmarks.reduced import OWN_ESTIMATES
 from neurogym_v.benchmarks.runs import one_line, slug
 from neurogym_v.experiment import Experiment, RunConfig, RunResult
@@ -174,14 +174,12 @@ def do_all(missing: Sequence[tuple[Condition, str]], out: Path, *, jobs: int, do
 
     Runs on one condition share its journal and never overlap: the next one whose condition is free starts.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     waiting, running = list(missing), dict[Future[None], Condition]()
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers' libraries when they are loaded
     codes = {agent: code_of(agent) for _, agent in missing}
     spawn = get_context("spawn")  # a forked process inherits the threads of torch in an unknown state
     pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=begin_worker)
-    with Progress(*columns, console=console, speed_estimate_period=3600) as bar:
+    with progress(console) as bar:
         task = bar.add_task("agents on conditions", total=done + len(missing), completed=done)
         try:
             while waiting or running:

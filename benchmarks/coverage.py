@@ -18,9 +18,10 @@ from zlib import crc32
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from neurogym_v.benchmarks.progress import progress
 from neurogym_v.scoring import (
     Scores,
     SiteTest,
@@ -199,9 +200,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of all that is drawn [%(default)s]")
     chosen = parser.parse_args()
     console = Console(width=None if Console().is_terminal else 120)
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console) as bar:
+    with progress(console) as bar:
         tables = [coverage_table(chosen, bar), false_table(chosen, bar)]
     for table in tables:
         console.print(table)

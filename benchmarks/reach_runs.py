@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neurogym_v import weights
+from neurogym_v.benchmarks.progress import progress
 from neurogym_v.benchmarks.targets import BEST_HZ, WINDOW_S, Target, Unit
 from neurogym_v.env import NeuronEnv
 from neurogym_v.files import write_whole
@@ -150,9 +150,7 @@ def read(asked: Search, folder: Path) -> dict[str, Any] | None:
 
 def do_all(asked: Sequence[Search], folder: Path, *, jobs: int, console: Console) -> None:
     """Do these runs, `jobs` at a time, each process with its share of the cores; networks stay loaded in a process."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), console=console)  # fmt: skip
-    with bar:
+    with progress(console) as bar:
         task = bar.add_task("searches", total=len(asked))
         if jobs == 1:  # needs no second process
             for one in asked:

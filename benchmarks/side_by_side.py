@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from neurogym_v.benchmarks import suite
 from neurogym_v.benchmarks.bench import Watch, check, run_all
 from neurogym_v.benchmarks.engines.serial import Serial
+from neurogym_v.benchmarks.progress import progress
 from neurogym_v.benchmarks.runs import Folder, measured, read_result
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.registry import device_of
@@ -134,14 +135,12 @@ def main() -> None:
     if min(chosen.turns, *chosen.lockstep) < 1:
         parser.error("--lockstep, --turns: expected 1 or more")
     console = Console(width=None if Console().is_terminal else 120)
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     try:
         whole = suite.load(chosen.suite)
         asked = whole.slice() if chosen.testing else whole
         tasks = asked.tasks(chosen.agents, chosen.seeds, device_of(chosen.device))
         check(tasks)
-        with TemporaryDirectory() as base, Progress(*columns, console=console) as bar:
+        with TemporaryDirectory() as base, progress(console) as bar:
             table = measure(asked, tasks, chosen.lockstep, chosen.turns, Path(base), bar)
     except NeuroGymError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

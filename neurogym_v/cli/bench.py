@@ -12,13 +12,13 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from neurogym_v.benchmarks import runs, suite
 from neurogym_v.benchmarks.bench import check, outdated, run_all
 from neurogym_v.benchmarks.engines import ENGINES, Engine, load_engine
 from neurogym_v.benchmarks.leaderboard.build import PAGE_OF_BENCH, write_page
+from neurogym_v.benchmarks.progress import progress
 from neurogym_v.benchmarks.standings import Standing, compared, standings, tracks
 from neurogym_v.benchmarks.suite import Suite, Task
 from neurogym_v.files import write_json
@@ -133,10 +133,8 @@ def engine(chosen: argparse.Namespace) -> Engine:
 
 
 def _run(asked: Suite, tasks: Sequence[Task], folder: runs.Folder, console: Console, chosen: argparse.Namespace) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     where = engine(chosen)
-    with Progress(*columns, console=console, speed_estimate_period=3600) as bar:
+    with progress(console) as bar:
         line = bar.add_task(asked.id, total=len(tasks))
 
         def watch(done: int, of: int) -> None:
