@@ -138,6 +138,25 @@ def test_an_acquisition_that_stops_is_noticed_in_time_and_in_words() -> None:
         shown(made)
 
 
+def test_an_acquisition_that_is_late_and_moves_is_waited_for() -> None:
+    made, notes = rig(), list[str]()
+    made.note, made.presenter.complete = notes.append, False
+    events, reached_s = made.acquisition.events, [made.recorder.complete_s]
+
+    def slowly(timeout_s: float) -> Events:
+        if not made.acquisition.queue:
+            time.sleep(0.02)
+            reached_s.append(min(reached_s[-1] + 0.3, made.presenter.now_s + OFFSET_S + 0.5))
+            made.acquisition.put(complete_s=reached_s[-1])
+        return events(timeout_s)
+
+    made.acquisition.events = slowly
+    outcomes = shown(made)
+    np.testing.assert_array_equal([o.counts for o in outcomes], [[i, 1] for i in range(10)])
+    assert [note for note in notes if "falls behind" in note] == notes[:1], "it is said once"
+    made.close()
+
+
 def test_what_an_adapter_raises_is_raised_where_someone_asks() -> None:
     made = rig()
     made.acquisition.queue.append(RigError("acquisition at 127.0.0.1:5001: closed its socket"))

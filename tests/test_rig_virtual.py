@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.rigs import NO_NUMBER
+from neurogym_v.rigs.build import load
 from neurogym_v.rigs.virtual import Stretch
+from neurogym_v.rigs.virtual.clock import HeldClock
 from neurogym_v.rigs.virtual.config import VirtualConfig
 from neurogym_v.rigs.virtual.mischief import BURST, FAULTS, MESSAGES, Mischief, Misdeed
 from neurogym_v.rigs.virtual.rig import VirtualRig
@@ -38,7 +42,7 @@ def shown(made: World, images: int = 60) -> Stretch:
     """Show images as a display does, and give the stream of it in one piece."""
     screen, rng = VirtualScreen(made), np.random.default_rng(0)
     screen.load([str(i) for i in range(8)], rng.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8))
-    parts, at_s = [], made.now()
+    parts, at_s = [], made.clock.now()
     for number in range(images):
         at_s = screen.flip(str(number % 8), patch=True, at_s=at_s + 0.1, number=number)
         parts.append(made.stretch())
@@ -122,6 +126,44 @@ def test_what_goes_wrong_is_written_down_and_nothing_else_goes_wrong(fault: str,
             assert flat.count(message) == (1 if i + 1 < count else 0)  # held until the next
     if fault == "burst" and count > after:
         assert len(marked) >= min(BURST, count - after)
+
+
+def test_a_clock_waits_for_who_must_keep_up() -> None:
+    wall_s = [100.0]
+    clock = HeldClock(40.0, 0.1, wall=lambda: wall_s[0])
+    seen = []
+    for passed_s, follow in ((0.05, True), (0.3, False), (5.0, True), (0.05, True), (0.1, False), (0.1, False)):
+        wall_s[0] += passed_s
+        seen.append(clock.now())
+        if follow:
+            clock.follow()
+    assert seen == pytest.approx([2.0, 6.0, 6.0, 8.0, 12.0, 12.0])
+    clock.free()
+    wall_s[0] += 1.0
+    assert clock.now() == pytest.approx(52.0)
+
+
+def test_time_waits_for_a_rig_that_cannot_keep_up_with_its_pace(tmp_path) -> None:
+    """Its stream takes three times as long to be written as it lasts."""
+    config = VirtualConfig(transport="open_ephys", sites=(1, 4), pace=40.0)
+    rig = VirtualRig(CELL, config)
+    write = rig.source.write
+
+    def slowly(stretch: Stretch) -> None:
+        write(stretch)
+        time.sleep(3 * (stretch.end - stretch.start) / config.sample_rate / config.pace)
+
+    rig.source.write = slowly
+    rig.open()
+    (tmp_path / "rig.toml").write_text(rig.rig_file)
+    neuron = load(tmp_path / "rig.toml")
+    neuron.keep(tmp_path)
+    neuron.open()
+    images = torch.zeros((60, 3, 32, 32), dtype=torch.uint8)
+    rates = neuron.present(images, np.arange(60), np.random.default_rng(0))
+    neuron.close()
+    rig.close()
+    assert np.isfinite(rates).mean() > 0.5
 
 
 def test_until_it_begins_everything_passes() -> None:

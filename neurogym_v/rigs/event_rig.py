@@ -95,7 +95,8 @@ class EventRig:
         self._silent = set(self.channels)
         self._blind = self._unseen = 0
         self._last_at = self._looked_at = time.monotonic()
-        self._looking_s = 0.0
+        self._looking_s = self._moved_at = 0.0
+        self._complete_s, self._behind = -np.inf, False
 
     def open(self) -> None:
         try:
@@ -224,6 +225,8 @@ class EventRig:
         now = time.monotonic()
         self._looking_s += min(now - self._looked_at, LONGEST_LOOK_S)
         self._looked_at = now
+        if self.recorder.complete_s != self._complete_s:
+            self._complete_s, self._moved_at = self.recorder.complete_s, self._looking_s
 
     def _idle(self) -> None:
         """Nothing is shown for a while, by the experimenter's wish.
@@ -269,18 +272,26 @@ class EventRig:
             running.over_at = self._looking_s
 
     def _complete(self, fixation: _Fixation) -> bool:
-        """Whether all that a fixation's responses consist of has arrived.
+        """Whether all that a fixation's responses consist of has arrived; what is late and still moves is waited for.
 
         Raises:
-            RigError: it should have, long ago.
+            RigError: it should have, long ago, and nothing comes any more.
         """
         if self.recorder.complete_s >= (needed_s := self._needed_s(fixation)):
             return True
-        if fixation.over_at is not None and self._looking_s - fixation.over_at > self.patience_s:
+        if fixation.over_at is None or self._looking_s - fixation.over_at <= self.patience_s:
+            return False
+        if self._looking_s - self._moved_at > self.patience_s:
             raise RigError(
                 f"acquisition: expected all events up to {needed_s:.3f} s of its clock within {self.patience_s:g} s, they are "
                 f"complete to {self.recorder.complete_s:.3f} s; has it stopped or lost its connection?"
             )
+        if not self._behind:
+            self._behind = True
+            behind = (
+                f"{needed_s - self.recorder.complete_s:.1f} s of its clock are missing {self.patience_s:g} s after a fixation"
+            )
+            self.note(f"the acquisition falls behind, and the images wait for it: {behind}")
         return False
 
     def _needed_s(self, fixation: _Fixation) -> float:

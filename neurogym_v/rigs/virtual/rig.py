@@ -18,6 +18,8 @@ from neurogym_v.rigs.virtual.world import World
 
 TICK_S = 0.004
 """From one stretch of the stream to the next."""
+HELD_UP_S = 0.1
+"""The same, on a machine that cannot keep up with the pace: then time waits, and no reader falls ever further behind."""
 DRIFT = 5e-5
 """Of the clocks with the fault `drift`: as of two bad quartzes."""
 EXTRA_EDGES = 2.0
@@ -42,6 +44,7 @@ class VirtualRig:
             window=config.window,
             sample_rate=config.sample_rate,
             pace=config.pace,
+            ahead_s=HELD_UP_S,
             drift=DRIFT if config.fault == "drift" else 0.0,
             unplugged_after=config.after if config.fault == "no_edges" else None,
             extra_edges=EXTRA_EDGES if config.fault == "extra_edges" else 0.0,
@@ -108,8 +111,11 @@ class VirtualRig:
             self._stop.set()
 
     def _pump(self) -> None:
-        while not self._stop.wait(TICK_S):
-            self.source.write(self.world.stretch())
+        try:
+            while not self._stop.wait(TICK_S):
+                self.source.write(self.world.stretch())
+        finally:
+            self.world.clock.free()  # for who still waits for a frame
 
     def _present(self) -> None:
         self.display.serve(self._stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,14 +19,14 @@ class VirtualScreen:
     """
 
     def __init__(self, world: World, *, refresh_hz: float = 60.0) -> None:
-        self.world, self.refresh_hz, self.pace = world, refresh_hz, world.pace
+        self.world, self.refresh_hz, self.pace = world, refresh_hz, world.clock.pace
         self._fixating = True
 
     def open(self) -> None:
         pass
 
     def now(self) -> float:
-        return self.world.now()
+        return self.world.clock.now()
 
     def load(self, names: Sequence[str], images: NDArray[np.uint8]) -> None:
         self.world.load(names, images)
@@ -46,7 +45,7 @@ class VirtualScreen:
             frame_s, self._fixating = self.world.appear(image, number, frame)
         else:
             frame_s = self.world.light(frame) if patch else self.world.darken(frame)
-        time.sleep(max(0.0, (frame_s - self.now()) / self.pace))
+        self.world.clock.wait(frame_s)
         return frame_s
 
     def fixating(self) -> bool:

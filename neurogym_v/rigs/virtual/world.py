@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from neurogym_v.neurons.simulated import SimulatedNeuron
 from neurogym_v.rigs import NO_NUMBER
 from neurogym_v.rigs.virtual import Stretch
+from neurogym_v.rigs.virtual.clock import HeldClock
 from neurogym_v.rigs.virtual.mischief import Misdeed
 from neurogym_v.rigs.virtual.truth import Truth
 from neurogym_v.rigs.window import Window
@@ -49,6 +51,7 @@ class World:
         window: in which the neuron's rates are meant.
         sample_rate: of the acquisition, Hz.
         pace: seconds of the rig's time in a second.
+        ahead_s: from one stretch to the next, at most, wall clock: then time stands still until somebody asks for one.
         drift: seconds that the acquisition's clock gains in a second of the display's.
         unplugged_after: images after which the photodiode's cable falls off; None: never.
         extra_edges: spurious edges a second.
@@ -64,19 +67,21 @@ class World:
         window: Window,
         sample_rate: float = 20000.0,
         pace: float = 1.0,
+        ahead_s: float = math.inf,
         drift: float = 0.0,
         unplugged_after: int | None = None,
         extra_edges: float = 0.0,
         seed: int = 0,
         log: Path | None = None,
     ) -> None:
-        self.channels, self.window, self.sample_rate, self.pace = tuple(channels), window, sample_rate, pace
+        self.channels, self.window, self.sample_rate = tuple(channels), window, sample_rate
+        self.clock = HeldClock(pace, ahead_s)
+        """The display's."""
         self._drift, self._unplugged_after, self._extra = drift, unplugged_after, extra_edges
         self._sites = list(range(len(self.channels)) if sites is None else sites)
         self._rng, self._lock = np.random.default_rng([seed, 7]), threading.Lock()
         self._neuron = neuron.begin(np.random.default_rng([seed, 8]))
         self._known: dict[str, tuple[Images, Rates]] = {}
-        self._begun = time.monotonic()
         self._start_s = float(self._rng.uniform(2, 5))  # the acquisition was running before the display was switched on
         self._spikes: list[tuple[NDArray[np.int64], NDArray[np.intp]]] = []
         self._edge: list[tuple[int, bool, int]] = []
@@ -89,10 +94,6 @@ class World:
         self.began: Callable[[], None] = lambda: None
         """Called before the first of them."""
         self._truth = Truth(log)
-
-    def now(self) -> float:
-        """Seconds of the display's clock."""
-        return (time.monotonic() - self._begun) * self.pace
 
     def sample(self, display_s: float) -> int:
         """The acquisition's clock at a time of the display's."""
@@ -118,7 +119,7 @@ class World:
         broken = bool(np.isnan(rates).any())
         start_s, end_s = self.window.response_s
         with self._lock:
-            shown_s = frame(self.now())
+            shown_s = frame(self.clock.now())
             edge = self._light(shown_s, number)
             first, last = edge + self._samples(start_s), edge + self._samples(end_s)
             counts = np.rint(np.nan_to_num(rates) * (end_s - start_s)).astype(int)
@@ -130,14 +131,14 @@ class World:
     def light(self, frame: Frame) -> float:
         """The photodiode patch is lit without an image, at the next frame: when that is."""
         with self._lock:
-            shown_s = frame(self.now())
+            shown_s = frame(self.clock.now())
             self._light(shown_s, NO_NUMBER)
         return shown_s
 
     def darken(self, frame: Frame) -> float:
         """The patch goes dark at the next frame: when that is."""
         with self._lock:
-            shown_s = frame(self.now())
+            shown_s = frame(self.clock.now())
             if self._plugged and self._level:
                 self._edge.append((self._later(shown_s), False, NO_NUMBER))
             self._level = False
@@ -145,8 +146,9 @@ class World:
 
     def stretch(self) -> Stretch:
         """What happened since the last stretch; frames that are still to come are later than its end."""
+        self.clock.follow()
         with self._lock:
-            start, self._written = self._written, max(self.sample(self.now()), self._written)
+            start, self._written = self._written, max(self.sample(self.clock.now()), self._written)
             end = self._written
             if not start:
                 start = max(0, end - self._samples(0.05))
