@@ -18,6 +18,7 @@ from neurogym_v.neurons.gabor import Gabor
 from neurogym_v.noise import with_noise
 from neurogym_v.rigs import NO_NUMBER
 from neurogym_v.rigs.build import load
+from neurogym_v.rigs.log import FILE, LiveLog
 from neurogym_v.rigs.virtual import Stretch
 from neurogym_v.rigs.virtual.clock import HeldClock
 from neurogym_v.rigs.virtual.config import VirtualConfig
@@ -145,7 +146,7 @@ def test_a_clock_waits_for_who_must_keep_up() -> None:
 
 def test_time_waits_for_a_rig_that_cannot_keep_up_with_its_pace(tmp_path) -> None:
     """Its stream takes three times as long to be written as it lasts."""
-    config = VirtualConfig(transport="open_ephys", sites=(1, 4), pace=40.0)
+    config = VirtualConfig(transport="open_ephys", sites=(1, 4), pace=40.0, log=tmp_path / "rig.jsonl")
     rig = VirtualRig(CELL, config)
     write = rig.source.write
 
@@ -163,7 +164,12 @@ def test_time_waits_for_a_rig_that_cannot_keep_up_with_its_pace(tmp_path) -> Non
     rates = neuron.present(images, np.arange(60), np.random.default_rng(0))
     neuron.close()
     rig.close()
-    assert np.isfinite(rates).mean() > 0.5
+    log = LiveLog(tmp_path / FILE)
+    counted = {p.begun.number: p.outcome.counts for p in log.presentations() if p.outcome.counts is not None}
+    log.close()
+    told = {line["number"]: line["counts"] for line in truth(tmp_path)}
+    assert len(counted) > 30 and np.isfinite(rates).mean() > 0.5
+    np.testing.assert_array_equal(list(counted.values()), [told[number] for number in counted])
 
 
 def test_until_it_begins_everything_passes() -> None:

@@ -19,7 +19,7 @@ from neurogym_v.rigs.virtual.world import World
 TICK_S = 0.004
 """From one stretch of the stream to the next."""
 HELD_UP_S = 0.1
-"""The same, on a machine that cannot keep up with the pace: then time waits, and no reader falls ever further behind."""
+"""The same, on a machine that cannot keep up with the pace: then time waits for the stream."""
 DRIFT = 5e-5
 """Of the clocks with the fault `drift`: as of two bad quartzes."""
 EXTRA_EDGES = 2.0
